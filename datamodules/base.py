@@ -1,0 +1,172 @@
+"""What every datamodule shares: seeds, splits, loaders, the known optimum and its baseline."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from datamodules.errors import InputError
+from datamodules.loader import TensorLoader
+
+Split = Literal["train", "val", "test", "predict"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test", "predict")
+_STAGE_SPLITS: dict[str, tuple[Split, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+
+B = TypeVar("B", bound=tuple[Any, ...])
+
+
+class Reference(NamedTuple):
+    """A score that needs no training: the optimum of a task, or a trivial baseline.
+
+    Attributes:
+        value: The score, in the units of the metric.
+        how: How it was derived, in a few words; printed below the table of results.
+    """
+
+    value: float
+    how: str
+
+
+def split_seed(seed: int, split: str) -> int:
+    """Seed of one split: a pure function of its arguments, unrelated between splits and seeds."""
+    key = [seed, SPLITS.index(split)] if split in SPLITS else [seed, *split.encode()]
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+
+class LitDataModule(L.LightningDataModule, Generic[B]):
+    """Base of all datamodules whose splits fit in memory.
+
+    A subclass writes :meth:`make_split`, a pure function of the arguments and the split: every
+    rank, and every call of ``setup``, gets the same rows. ``__init__`` stores arguments and derives
+    the sizes that models need; it generates nothing.
+
+    Args:
+        batch_size: Rows per optimizer step, over all devices.
+        seed: Seed of the data; unrelated to ``seed_everything``, which seeds the model.
+        eval_batch_size: Rows per evaluation batch, over all devices.
+        drop_last: Whether training leaves out the last batch of an epoch when it is not full.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        seed: int = 0,
+        eval_batch_size: int = 1024,
+        drop_last: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        if seed < 0:
+            raise InputError(f"seed must not be negative, got {seed}")
+        self.batch_size = batch_size
+        self.seed = seed
+        self.eval_batch_size = eval_batch_size
+        self.drop_last = drop_last
+        self._splits: dict[Split, B] = {}
+
+    @abstractmethod
+    def make_split(self, split: Split) -> B:
+        """Generates or reads one split; the same rows at every call."""
+
+    @property
+    def optimum(self) -> dict[str, Reference]:
+        """Best attainable test scores by metric name; empty where nobody knows them."""
+        return {}
+
+    @property
+    def baseline(self) -> dict[str, Reference]:
+        """Scores of a trivial predictor by metric name."""
+        return {}
+
+    @property
+    def standardization(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Mean and standard deviation of the training rows, by name of the model's scaler."""
+        return {}
+
+    def generator(self, split: str) -> torch.Generator:
+        """A random generator of one split's own."""
+        return torch.Generator().manual_seed(split_seed(self.seed, split))
+
+    def split(self, split: Split) -> B:
+        """One split, generated at the first call and kept."""
+        if split not in self._splits:
+            # Unless a subclass reads other rows, `predict` answers for the test set.
+            self._splits[split] = self.make_split(split)
+        return self._splits[split]
+
+    def setup(self, stage: str) -> None:
+        """Makes the splits of a stage; a second call does nothing."""
+        for split in _STAGE_SPLITS[stage]:
+            if len(self.split(split)[0]) == 0:
+                raise InputError(f"the {split} split has no rows; give it more data")
+
+    def train_dataloader(self) -> Any:
+        """Shuffled batches of the training split."""
+        data = self.split("train")
+        return self._loader(data, self.batch_size, shuffle=True, drop_last=self.drop_last)
+
+    def val_dataloader(self) -> Any:
+        """Ordered batches of the validation split."""
+        return self._loader(self.split("val"), self.eval_batch_size)
+
+    def test_dataloader(self) -> Any:
+        """Ordered batches of the test split."""
+        return self._loader(self.split("test"), self.eval_batch_size)
+
+    def predict_dataloader(self) -> Any:
+        """Ordered batches of the rows to predict."""
+        return self._loader(self.split("predict"), self.eval_batch_size)
+
+    def _loader(
+        self, data: B, batch_size: int, shuffle: bool = False, drop_last: bool = False
+    ) -> TensorLoader[B]:
+        rank, world_size = self.rank_and_world_size
+        if shuffle and len(data[0]) < world_size:
+            raise InputError(f"{len(data[0])} training rows cannot feed {world_size} devices")
+        return TensorLoader(
+            data,
+            batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            drop_last=drop_last,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    @property
+    def rank_and_world_size(self) -> tuple[int, int]:
+        """Rank of this process and number of processes; (0, 1) without a Trainer."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
+        """Turns the outputs of ``predict_step``, in row order, into the table users read.
+
+        Args:
+            outputs: Tensors ``(rows,)`` or ``(rows, columns)`` by name.
+
+        Returns:
+            One row per sample; a wide output becomes ``name_1``, ``name_2``, ...
+        """
+        columns: dict[str, np.ndarray[Any, Any]] = {}
+        for name, tensor in outputs.items():
+            values = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
+            if values.ndim == 1 or values.shape[1] == 1:
+                columns[name] = values.reshape(len(values))
+            else:
+                flat = values.reshape(len(values), -1)
+                columns |= {f"{name}_{i + 1}": flat[:, i] for i in range(flat.shape[1])}
+        return pd.DataFrame(columns)

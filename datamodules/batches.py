@@ -1,0 +1,116 @@
+"""The batch contracts: one NamedTuple per family, shared by every datamodule and model.
+
+Shape letters: B batch, T and S lengths, D width, K classes, V vocabulary, N nodes, E edges,
+F node features, H horizon. Masks are boolean; True marks what is real or may be attended.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class SupervisedBatch(NamedTuple):
+    """Features and target of a table.
+
+    Attributes:
+        x: Features, ``(B, D)``, in the units of the data.
+        y: Target, ``(B, K)`` float for regression or ``(B,)`` long for classification.
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+class SeriesBatch(NamedTuple):
+    """A window of a time series and what follows it.
+
+    Attributes:
+        x: Observed window, ``(B, T, D)``; channel 0 is the series to forecast.
+        y: The next values of channel 0, ``(B, H)``.
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+class SequencePairBatch(NamedTuple):
+    """A source sequence and its target.
+
+    Attributes:
+        src: Source tokens, ``(B, S)``.
+        tgt: Target tokens from BOS to EOS, ``(B, T+1)``; the decoder reads ``[:, :-1]`` and is
+            scored on ``[:, 1:]``.
+        src_mask: True at real source tokens, ``(B, S)``.
+        tgt_mask: True at real target tokens, ``(B, T+1)``.
+    """
+
+    src: Tensor
+    tgt: Tensor
+    src_mask: Tensor
+    tgt_mask: Tensor
+
+
+class TokenBatch(NamedTuple):
+    """Tokens with a label at each position; the datamodule has aligned them.
+
+    Attributes:
+        tokens: Input tokens, ``(B, T)``.
+        labels: Label of each position, ``(B, T)``; -100 carries no loss.
+        segments: Segment of each token (0 or 1), ``(B, T)``, for sentence pairs.
+        is_next: 1 where the second segment follows the first, ``(B,)``.
+        mask: True at real tokens, ``(B, T)``; None when nothing is padded.
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    segments: Tensor | None = None
+    is_next: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class GraphBatch(NamedTuple):
+    """One graph, or several side by side in one block-diagonal graph.
+
+    Attributes:
+        x: Node features, ``(N, F)``.
+        edge_index: Source and target node of each edge, ``(2, E)``.
+        edge_weight: Weight of each edge, ``(E,)``, or None for 1.
+        y: Target of each node, edge or graph.
+        mask: True where ``y`` is scored.
+        graph: Graph each node belongs to, ``(N,)``, or None for a single graph.
+    """
+
+    x: Tensor
+    edge_index: Tensor
+    edge_weight: Tensor | None
+    y: Tensor
+    mask: Tensor
+    graph: Tensor | None = None
+
+
+class GraphSeriesBatch(NamedTuple):
+    """Windows of node series on one fixed graph.
+
+    Attributes:
+        x: Observed windows, ``(B, T, N, F)``; feature 0 is the series to forecast.
+        y: The next values of feature 0, ``(B, H, N)``.
+        edge_index: Source and target node of each edge, ``(2, E)``.
+        edge_weight: Weight of each edge, ``(E,)``, or None for 1.
+    """
+
+    x: Tensor
+    y: Tensor
+    edge_index: Tensor
+    edge_weight: Tensor | None
+
+
+class SampleBatch(NamedTuple):
+    """Samples of a distribution to be learned by a generative model.
+
+    Attributes:
+        x0: Samples, ``(B, ...)``, in the units of the data.
+        y: Class of each sample, ``(B,)``, for conditional models.
+    """
+
+    x0: Tensor
+    y: Tensor | None = None

@@ -1,0 +1,5 @@
+"""The error a user can mend: one line that names the value and the fix."""
+
+
+class InputError(ValueError):
+    """A wrong file, column or argument; the command prints its message and exits with code 2."""

@@ -1,0 +1,119 @@
+"""Batches of in-memory tensors: one index operation each, the same on any number of ranks.
+
+``torch.utils.data.DataLoader`` collates row by row and, like every sampler it takes, cannot
+continue bit-identically both at an epoch's boundary and in its middle. This loader fetches a whole
+batch at once, and its order is a pure function of ``(seed, epoch)``.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+# A NamedTuple of tensors that share their first dimension; fields may be None.
+B = TypeVar("B", bound=tuple[Any, ...])
+
+_EPOCH_STRIDE = 1_000_003  # a prime, so that (seed, epoch) pairs do not collide for small seeds
+
+
+def take(data: B, rows: Tensor) -> B:
+    """Returns the given rows of every field of a batch."""
+    make: Callable[..., B] = type(data)
+    return make(*(None if field is None else field[rows] for field in data))
+
+
+class EpochSampler:
+    """Row order of each epoch; Lightning tells it the epoch.
+
+    Args:
+        num_rows: Number of rows to order.
+        shuffle: Whether each epoch has an order of its own.
+        seed: Seed of the orders.
+    """
+
+    def __init__(self, num_rows: int, shuffle: bool, seed: int) -> None:
+        self.num_rows, self.shuffle, self.seed = num_rows, shuffle, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Selects the order of an epoch."""
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        """Row numbers in the order of the current epoch, ``(num_rows,)``."""
+        if not self.shuffle:
+            return torch.arange(self.num_rows)
+        generator = torch.Generator().manual_seed(self.seed + _EPOCH_STRIDE * self.epoch)
+        return torch.randperm(self.num_rows, generator=generator)
+
+
+class TensorLoader(Generic[B]):
+    """Iterates over a NamedTuple of tensors in batches of the same type.
+
+    ``batch_size`` counts the rows of one optimizer step over *all* ranks: rank r of R takes every
+    R-th row of each batch, nothing is padded or repeated, so that any number of ranks sees the same
+    batches. Its state makes a resumed run continue with the batch that was due.
+
+    Args:
+        data: Tensors with equal first dimension.
+        batch_size: Rows per batch, over all ranks.
+        shuffle: Whether to reorder the rows each epoch.
+        seed: Seed of the order.
+        drop_last: Whether to leave out a last batch that is not full. A set smaller than one batch
+            is one batch.
+        rank: Rank of this process.
+        world_size: Number of processes.
+    """
+
+    batch_sampler = None  # Lightning reads it on anything that has a ``sampler``
+
+    def __init__(
+        self,
+        data: B,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.data = data
+        self.num_rows = len(data[0])
+        self.batch_size = min(batch_size, max(self.num_rows, 1))
+        self.drop_last = drop_last
+        self.rank, self.world_size = rank, world_size
+        self.sampler = EpochSampler(self.num_rows, shuffle, seed)
+        self._position = 0
+        self._resume: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.num_rows, self.batch_size)
+        return full if self.drop_last or rest <= self.rank else full + 1
+
+    def rows(self, batch_idx: int) -> Tensor:
+        """Row numbers of this rank's share of batch ``batch_idx`` of an unshuffled loader."""
+        return self._share(self.sampler.order(), batch_idx)
+
+    def _share(self, order: Tensor, batch_idx: int) -> Tensor:
+        batch = order[batch_idx * self.batch_size : (batch_idx + 1) * self.batch_size]
+        return batch[self.rank :: self.world_size]
+
+    def __iter__(self) -> Iterator[B]:
+        # A generator: Lightning calls iter() before set_epoch(), so nothing may run before next().
+        epoch = self.sampler.epoch
+        start = self._resume[1] if self._resume and self._resume[0] == epoch else 0
+        self._resume = None
+        order = self.sampler.order()
+        for batch_idx in range(start, len(self)):
+            self._position = batch_idx + 1
+            yield take(self.data, self._share(order, batch_idx))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and number of batches already served."""
+        return {"epoch": self.sampler.epoch, "position": self._position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues after the batches already served."""
+        self._resume = (state_dict["epoch"], state_dict["position"])

@@ -1,0 +1,183 @@
+"""The only base class of the models: three stages, metrics, log names and optimizer injection.
+
+A model says what one batch costs (:meth:`LitModule.step`) and which metrics judge it; it owns
+nothing about devices, loggers, files or plots. Scores are exact on any number of ranks: means are
+weighted by the number of targets, metrics are torchmetrics objects, and the gradient of several
+ranks is the gradient of the one large batch, also where the ranks' shares differ in size.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from lit_models.layers.standardize import Standardize
+
+Stage = Literal["train", "val", "test"]
+
+
+class StepOutput(NamedTuple):
+    """What a model says about one batch.
+
+    Attributes:
+        loss: Mean loss over the batch's targets, ``()``.
+        num_targets: Number of targets the mean is over: rows, tokens or masked nodes.
+        preds: Predictions as the model's metrics take them.
+        target: Targets as the model's metrics take them.
+        scalars: Further means over the same targets, logged under their names.
+    """
+
+    loss: Tensor
+    num_targets: int | Tensor
+    preds: Tensor
+    target: Tensor
+    scalars: Mapping[str, Tensor] = {}
+
+
+class LitModule(L.LightningModule):
+    """Base of all models.
+
+    Args:
+        metrics: Metrics by name; copies of them judge validation and test.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer. A schedule class with an
+            attribute ``interval = "step"`` advances at every optimizer step, any other one every
+            epoch; one whose ``total_steps`` is None is told the length of the run.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, Metric],
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        # Kept out of the checkpoint: on resume the command line decides, and a checkpoint loads
+        # with weights_only=True.
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "metrics"])
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        collection = MetricCollection(dict(metrics))
+        self.val_metrics = collection.clone(prefix="val/")
+        self.test_metrics = collection.clone(prefix="test/")
+        self._sums: dict[str, dict[str, Tensor]] = {"train": {}, "val": {}, "test": {}}
+
+    def step(self, batch: Any) -> StepOutput:
+        """Loss and predictions of one batch."""
+        raise NotImplementedError(f"{type(self).__name__} must define step()")
+
+    def eval_step(self, batch: Any) -> StepOutput:
+        """As :meth:`step`, at evaluation; a model overrides it where the two differ."""
+        return self.step(batch)
+
+    def update_metrics(self, metrics: MetricCollection, output: StepOutput) -> None:
+        """Shows a batch to the metrics."""
+        metrics.update(output.preds, output.target)
+
+    def setup(self, stage: str) -> None:
+        """Takes the scale of the training data from the datamodule before a fit."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if stage != "fit" or datamodule is None:
+            return
+        for name, (mean, std) in datamodule.standardization.items():
+            scaler = getattr(self, name, None)
+            if isinstance(scaler, Standardize):
+                scaler.mean.copy_(mean)
+                scaler.std.copy_(std)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Loss whose gradient, averaged over the ranks, is that of the whole batch."""
+        output = self.step(batch)
+        self._accumulate("train", output)
+        if self.trainer.world_size == 1:
+            return output.loss
+        num_targets = torch.as_tensor(output.num_targets, device=self.device, dtype=torch.float64)
+        total = self.trainer.strategy.reduce(num_targets.clone(), reduce_op="sum")
+        return output.loss * (num_targets * self.trainer.world_size / total).to(output.loss.dtype)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Updates the validation metrics."""
+        output = self.eval_step(batch)
+        self._accumulate("val", output)
+        self.update_metrics(self.val_metrics, output)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Updates the test metrics."""
+        output = self.eval_step(batch)
+        self._accumulate("test", output)
+        self.update_metrics(self.test_metrics, output)
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Columns of the prediction file, each ``(B,)`` or ``(B, columns)``."""
+        output = self.eval_step(batch)
+        return {"prediction": output.preds, "target": output.target}
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the means of the epoch."""
+        self.log_dict(self._means("train"), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs means and metrics of the validation set."""
+        self._log_evaluation("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs means and metrics of the test set."""
+        self._log_evaluation("test", self.test_metrics)
+
+    def _log_evaluation(self, stage: Stage, metrics: MetricCollection) -> None:
+        self.log_dict({**self._means(stage), **metrics.compute()}, sync_dist=True)
+        metrics.reset()
+
+    def _accumulate(self, stage: Stage, output: StepOutput) -> None:
+        # self.log costs about 250 us per key and step, this about 5.
+        sums, count = self._sums[stage], output.num_targets
+        for name, value in (("loss", output.loss), *output.scalars.items()):
+            weighted = value.detach().double() * count
+            sums[name] = sums[name] + weighted if name in sums else weighted
+        counted = torch.as_tensor(count, dtype=torch.float64, device=output.loss.device)
+        sums["count"] = sums["count"] + counted if "count" in sums else counted
+
+    def _means(self, stage: Stage) -> dict[str, Tensor]:
+        """Means over the targets of all ranks, and a fresh start."""
+        sums, self._sums[stage] = self._sums[stage], {}
+        totals = {name: self._sum_over_ranks(value) for name, value in sums.items()}
+        count = totals.pop("count")
+        return {f"{stage}/{name}": (total / count).float() for name, total in totals.items()}
+
+    def _sum_over_ranks(self, value: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return value
+        reduced = self.trainer.strategy.reduce(value.clone(), reduce_op="sum")
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the sums of an unfinished epoch, so that a resumed epoch reports all of it."""
+        sums = {name: self._sum_over_ranks(v) for name, v in self._sums["train"].items()}
+        checkpoint["train_sums"] = {name: value.cpu() for name, value in sums.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the sums of an unfinished epoch back; rank 0 holds them for all ranks."""
+        if self._trainer is not None and self.trainer.is_global_zero:
+            sums = checkpoint.get("train_sums", {})
+            self._sums["train"] = {name: value.to(self.device) for name, value in sums.items()}
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and schedule as injected."""
+        optimizer = self.optimizer(self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler: Any = self.lr_scheduler(optimizer)
+        if getattr(scheduler, "total_steps", 0) is None:
+            scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
+        config: dict[str, Any] = {
+            "scheduler": scheduler,
+            "interval": getattr(scheduler, "interval", "epoch"),
+        }
+        if isinstance(scheduler, ReduceLROnPlateau):
+            config["monitor"] = scheduler.monitor
+        return {"optimizer": optimizer, "lr_scheduler": config}
