@@ -70,7 +70,7 @@ class Noam(LambdaLR):
         """Rate at an optimizer step as a fraction of the optimizer's rate."""
         count = step + 1
         warmup = count / self.num_warmup_steps
-        return min(1.0, warmup**1.5) / math.sqrt(self.d_model * count)
+        return min(1.0, math.pow(warmup, 1.5)) / math.sqrt(self.d_model * count)
 
 
 class AdamWMatrixDecay(torch.optim.AdamW):
