@@ -1,2 +1,10 @@
 from .figures import FigureCallback as FigureCallback
 from .figures import save_figure as save_figure
+from .interrupt import GracefulInterrupt as GracefulInterrupt
+from .loss_curves import LossCurves as LossCurves
+from .predictions import OrderedPredictions as OrderedPredictions
+from .progress import RunProgress as RunProgress
+from .reproducible import StepSeed as StepSeed
+from .run_report import RunReport as RunReport
+from .tracking import MetricsCSV as MetricsCSV
+from .tracking import RunConfig as RunConfig

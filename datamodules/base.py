@@ -76,6 +76,10 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         self.drop_last = drop_last
         self._splits: dict[Split, B] = {}
 
+    def __str__(self) -> str:
+        # Lightning's would make every loader, and so every split, to print their sizes.
+        return type(self).__name__
+
     @abstractmethod
     def make_split(self, split: Split) -> B:
         """Generates or reads one split; the same rows at every call."""

@@ -1,0 +1,81 @@
+"""Ctrl-C and SIGTERM finish the step, save it, and stop."""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+
+
+class GracefulInterrupt(L.Callback):
+    """Turns the first signal into a checkpoint at the end of the training step.
+
+    An interrupt in the middle of a step would leave a state that no uninterrupted run passes
+    through. A second signal stops at once. With several ranks Lightning's own handling stays: they
+    would save at different steps.
+
+    Attributes:
+        signum: Signal that stopped the run, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
+        sys.stderr.write("\nstopping after this step; once more stops at once\n")
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes the signals over."""
+        if trainer.world_size > 1:
+            return
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._previous[signum] = signal.signal(signum, self._handle)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Saves ``last.ckpt`` and stops, if a signal has come."""
+        if self.signum is not None:
+            folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+            if folder is not None:
+                trainer.save_checkpoint(Path(folder) / "last.ckpt")
+                sys.stderr.write("saved; continue with --ckpt_path last\n")
+            raise KeyboardInterrupt
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stops a validation during a fit; the last checkpoint stands."""
+        if self.signum is not None:
+            raise KeyboardInterrupt
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Gives the signals back."""
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous.clear()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Remembers an interrupt that came outside a fit, and gives the signals back."""
+        if isinstance(exception, KeyboardInterrupt) and self.signum is None:
+            self.signum = signal.SIGINT
+        self.teardown(trainer, pl_module, "fit")

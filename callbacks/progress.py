@@ -1,0 +1,134 @@
+"""One progress bar for the whole run, refreshed by the clock."""
+
+import sys
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
+
+Bar = tqdm  # type: ignore[type-arg]
+
+
+class RunProgress(ProgressBar):
+    """Optimizer steps of the whole fit on one line, with the latest epoch's losses.
+
+    Lightning's bars cost about 100 us per step and start a line per epoch. This one looks at the
+    clock, and where nobody watches a terminal it writes a line every ten seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Bar | None = None
+        self._shown = 0.0
+        self._enabled = True
+        self._seconds = 0.2 if sys.stderr.isatty() else 10.0
+
+    def disable(self) -> None:
+        """Called by the Trainer on every rank but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Undoes :meth:`disable`."""
+        self._enabled = True
+
+    def _open(self, description: str, total: float, start: int = 0) -> None:
+        self._bar = tqdm(
+            desc=description,
+            total=None if total == float("inf") else int(total),
+            initial=start,
+            disable=not self._enabled,
+            mininterval=self._seconds,
+            dynamic_ncols=True,
+            file=sys.stderr,
+        )
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _show(self, done: int, force: bool = False) -> None:
+        now = time.monotonic()
+        if self._bar is not None and (force or now - self._shown >= self._seconds):
+            self._shown = now
+            self._bar.update(done - self._bar.n)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens the bar over all optimizer steps."""
+        self._open("fit", float(trainer.estimated_stepping_batches), trainer.global_step)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Moves the bar when it is time."""
+        self._show(trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Shows the losses of the epoch."""
+        if self._bar is not None:
+            shown = ("train/loss", "val/loss")
+            losses = {
+                k: f"{trainer.callback_metrics[k]:.4g}"
+                for k in shown
+                if k in trainer.callback_metrics
+            }
+            self._bar.set_postfix(losses, refresh=False)
+            self._show(trainer.global_step)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Closes the bar."""
+        self._show(trainer.global_step, force=True)
+        self._close()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens a bar over the test batches."""
+        self._open("test", sum(map(float, trainer.num_test_batches)))
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Moves the bar when it is time."""
+        self._show(batch_idx + 1)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Closes the bar."""
+        self._close()
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens a bar over the batches to predict."""
+        self._open("predict", sum(map(float, trainer.num_predict_batches)))
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Moves the bar when it is time."""
+        self._show(batch_idx + 1)
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Closes the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Closes the bar before the error is printed."""
+        self._close()

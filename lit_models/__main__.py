@@ -1,0 +1,67 @@
+"""``lit-models``: answers ``--help`` and ``list`` at once, imports the rest only for a run."""
+
+import sys
+from collections.abc import Sequence
+
+USAGE = """\
+usage: lit-models COMMAND [--config NAME_OR_FILE ...] [--OPTION VALUE ...]
+
+commands:
+  fit        train, then test the best checkpoint and print it against the optimum
+  validate   score a checkpoint on the validation set
+  test       score a checkpoint on the test set
+  predict    write a checkpoint's predictions to predictions.csv
+  list       show the packaged experiments
+
+common options (lit-models COMMAND --help shows all):
+  --config NAME_OR_FILE       packaged experiment or overlay, or a YAML file; later ones win
+  --ckpt_path best|last|FILE  checkpoint to continue or to score; best and last look in the
+                              newest run of the experiment
+  --data CLASS                other data, such as CSVSeriesDataModule, with --data.path FILE
+  --model.OPTION VALUE        --model.hidden_size 128, --model.optimizer.lr 0.01
+  --trainer.OPTION VALUE      --trainer.max_epochs 5, --trainer.devices 2
+  --seed_everything SEED      seed of weights, order and dropout
+  --print_config              show the resolved configuration and stop
+
+examples:
+  lit-models fit --config lstm
+  lit-models fit --config lstm --config ddp --trainer.devices 2
+  lit-models test --config lstm --ckpt_path best
+  lit-models fit --config lstm --data CSVSeriesDataModule --data.path my.csv --data.target price
+
+Each run has its own folder runs/EXPERIMENT/RUN_ID. Weights & Biases records offline unless
+WANDB_MODE=online or --config online is given."""
+
+COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        args: Command line without the program's name; ``sys.argv`` by default.
+
+    Returns:
+        Exit code: 0, 2 after a mistake in the input, 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if args is None else args)
+    command = argv[0] if argv else "--help"
+    if command in ("-h", "--help"):
+        sys.stdout.write(USAGE + "\n")
+        return 0
+    if command == "list":
+        from lit_models.catalog import describe
+
+        sys.stdout.write(describe() + "\n")
+        return 0
+    if command not in COMMANDS:
+        known = ", ".join((*COMMANDS, "list"))
+        sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
+        return 2
+    from lit_models.cli import run
+
+    return run(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The command line before LightningCLI parses it: names become files, classes and checkpoints."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import callbacks
+import datamodules
+import lit_models
+from datamodules.errors import InputError
+from lit_models.catalog import configs_root, find_config, load_yaml
+from lit_models.runs import resolve_checkpoint, run_dir_of
+
+_CLASS_OPTIONS = {
+    "--model": lit_models,
+    "--model.class_path": lit_models,
+    "--data": datamodules,
+    "--data.class_path": datamodules,
+}
+
+
+@dataclass
+class CommandLine:
+    """A command line whose names are resolved.
+
+    Attributes:
+        given: As the user typed it.
+        args: As LightningCLI parses it.
+        checkpoint: Checkpoint to continue or to score.
+        run_dir: Folder of the run the checkpoint belongs to; None for a new run.
+    """
+
+    given: list[str]
+    args: list[str]
+    checkpoint: Path | None = None
+    run_dir: Path | None = None
+
+
+def prepare(argv: Sequence[str]) -> CommandLine:
+    """Resolves packaged configs, short class names and checkpoints of a command line.
+
+    The layers, later ones winning: packaged defaults, the first ``--config``, the ``config.yaml``
+    of the run that ``--ckpt_path`` belongs to, further ``--config`` files, single options.
+
+    Raises:
+        InputError: If a name stands for nothing.
+    """
+    command, *rest = argv
+    options = list(_options(rest))
+    configs = [find_config(value or "") for name, value in options if name in ("--config", "-c")]
+    others = [(name, value) for name, value in options if name not in ("--config", "-c")]
+    layers = [load_yaml(path) for path in configs]
+    experiment = _last(others, "--experiment") or _experiment(configs, layers, others)
+    line = CommandLine(given=list(argv), args=[])
+    others = [option for option in others if option[0] != "--ckpt_path"]
+    name = _last(options, "--ckpt_path")
+    if name is None and command != "fit" and "--help" not in rest and "--print_config" not in rest:
+        raise InputError(
+            f"{command} needs --ckpt_path best, last or FILE (none: the weights as initialised)"
+        )
+    if name is not None and name != "none":
+        runs_dir = _last(others, "--runs_dir") or _setting(layers, "runs_dir") or "runs"
+        line.checkpoint = resolve_checkpoint(name, Path(runs_dir), experiment or "custom")
+        line.run_dir, run_config = _own_run(line.checkpoint, experiment)
+        if run_config is not None:
+            configs[1:1] = [run_config]
+            layers[1:1] = [load_yaml(run_config)]
+            experiment = experiment or _setting(layers, "experiment")
+        others.append(("--ckpt_path", str(line.checkpoint)))
+    _import_named_classes(layers)
+    line.args = [command]
+    for path in (configs_root() / "defaults.yaml", *configs):
+        line.args += ["--config", str(path)]
+    if experiment is not None:
+        line.args += ["--experiment", experiment]
+    for name, value in others:
+        if name == "--experiment":
+            continue
+        line.args.append(name)
+        if value is not None:
+            line.args.append(_full_class_path(name, value))
+    return line
+
+
+def _options(args: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Options with their values; a flag has None."""
+    index = 0
+    while index < len(args):
+        name, equals, value = args[index].partition("=")
+        index += 1
+        if not name.startswith("-"):
+            raise InputError(f"unexpected {name!r}; options start with --")
+        if equals:
+            yield name, value
+        elif index < len(args) and not _is_option(args[index]):
+            yield name, args[index]
+            index += 1
+        else:
+            yield name, None
+
+
+def _is_option(text: str) -> bool:
+    return text.startswith("--") or text in ("-c", "-h")
+
+
+def _last(options: Sequence[tuple[str, str | None]], name: str) -> str | None:
+    return next((value for key, value in reversed(options) if key == name), None)
+
+
+def _setting(layers: Sequence[dict[str, Any]], name: str) -> Any:
+    return next((layer[name] for layer in reversed(layers) if layer.get(name) is not None), None)
+
+
+def _experiment(
+    configs: Sequence[Path], layers: Sequence[dict[str, Any]], options: Sequence[tuple[str, Any]]
+) -> str | None:
+    """Name of the run's folder: what a config says, else the name of the config with the model."""
+    named = _setting(layers, "experiment")
+    if named is not None:
+        return str(named)
+    stems = [path.stem for path, layer in zip(configs, layers, strict=True) if "model" in layer]
+    model = _last(options, "--model")
+    return stems[0] if stems else model
+
+
+def _own_run(checkpoint: Path, experiment: str | None) -> tuple[Path | None, Path | None]:
+    """Run folder of a checkpoint and its config, if it is a run of this experiment."""
+    run_dir = run_dir_of(checkpoint)
+    if run_dir is None:
+        return None, None
+    config = run_dir / "config.yaml"
+    if experiment not in (None, load_yaml(config).get("experiment")):
+        return None, None
+    return run_dir, config
+
+
+def _import_named_classes(layer: Any) -> None:
+    """Imports the modules of short class names in a config, so that the parser finds them."""
+    if isinstance(layer, list):
+        for item in layer:
+            _import_named_classes(item)
+    elif isinstance(layer, dict):
+        name = str(layer.get("class_path"))
+        for package in (lit_models, datamodules, callbacks):
+            if name in package.__all__:
+                getattr(package, name)
+        for item in layer.values():
+            _import_named_classes(item)
+
+
+def _full_class_path(option: str, value: str) -> str:
+    """Class path of a short name given to ``--model`` or ``--data``."""
+    package = _CLASS_OPTIONS.get(option)
+    if package is None or not value.isidentifier():
+        return value
+    if value in package.__all__:
+        return f"{package.__name__}.{value}"
+    close = difflib.get_close_matches(value, package.__all__, n=3)
+    hint = f"did you mean {', '.join(close)}?" if close else "give a class of the package or a.b.C"
+    raise InputError(f"{option}: no class {value!r} in {package.__name__}; {hint}")

@@ -1,0 +1,86 @@
+"""The packaged experiments by name; light, since `lit-models list` answers from here."""
+
+import difflib
+import importlib.resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.errors import InputError
+
+# Looked through in this order by `--config NAME`.
+_FOLDERS = ("", "overlays", "optimizers")
+
+
+def configs_root() -> Path:
+    """Folder of the packaged configurations."""
+    return Path(str(importlib.resources.files("configs")))
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Reads one configuration file.
+
+    Raises:
+        InputError: If the file cannot be read, is not YAML or holds no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the configuration {path}: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise InputError(f"{path}{where}: {problem}; mend the YAML") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} holds no options; expected `name: value` lines")
+    return config
+
+
+def experiments() -> dict[str, Path]:
+    """Runnable experiments by name: the files that name a model and its data."""
+    found = {path.stem: path for path in sorted(configs_root().glob("*.yaml"))}
+    return {name: path for name, path in found.items() if name != "defaults"}
+
+
+def find_config(name: str) -> Path:
+    """Path of a configuration: a file, else a packaged experiment, overlay or optimizer.
+
+    Raises:
+        InputError: If there is neither.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    root = configs_root()
+    for folder in _FOLDERS:
+        packaged = root / folder / f"{name}.yaml"
+        if packaged.is_file():
+            return packaged
+    known = sorted(path.stem for folder in _FOLDERS for path in (root / folder).glob("*.yaml"))
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {', '.join(close)}?" if close else "`lit-models list` shows the names"
+    raise InputError(f"no configuration file or packaged name {name!r}; {hint}")
+
+
+def _short(class_path: str) -> str:
+    return class_path.rsplit(".", 1)[-1]
+
+
+def describe() -> str:
+    """One line per experiment: name, model, data and headline test metrics."""
+    rows = [("experiment", "model", "data", "test metric")]
+    for name, path in experiments().items():
+        config = load_yaml(path)
+        rows.append(
+            (
+                name,
+                _short(config["model"]["class_path"]),
+                _short(config["data"]["class_path"]),
+                ", ".join(config["test_metrics"]),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = ["  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows]
+    return "\n".join(lines)

@@ -1,0 +1,292 @@
+"""LightningCLI over every model and datamodule: layered configs, run folders, fit-then-test."""
+
+import logging
+import os
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from callbacks.interrupt import GracefulInterrupt
+from callbacks.loss_curves import LossCurves
+from callbacks.predictions import OrderedPredictions
+from callbacks.progress import RunProgress
+from callbacks.reproducible import StepSeed
+from callbacks.run_report import RunReport
+from callbacks.tracking import MetricsCSV, RunConfig, versions
+from datamodules.errors import InputError
+from lit_models.arguments import CommandLine, prepare
+from lit_models.checkpoints import check_compatible, read_checkpoint
+from lit_models.runs import RUN_DIR_VARIABLE, git_commit, is_child_rank, new_run_id
+
+# Sizes the data knows and a model needs; linked wherever the model has an argument of that name.
+LINKED_SIZES = (
+    "in_features",
+    "out_features",
+    "num_classes",
+    "horizon",
+    "vocab_size",
+    "num_nodes",
+    "num_train",
+)
+
+
+@dataclass
+class WandbOptions:
+    """Weights & Biases.
+
+    Attributes:
+        project: Project of the run.
+        mode: ``online``, ``offline`` or ``disabled``; unset follows the variable WANDB_MODE, and
+            records offline without it.
+        name: Name of the run; experiment and run id by default.
+        group: Group of the run.
+        tags: Tags of the run.
+        log_model: Whether checkpoints become artifacts; needs mode online.
+    """
+
+    project: str = "lit-models"
+    mode: Literal["online", "offline", "disabled"] | None = None
+    name: str | None = None
+    group: str | None = None
+    tags: list[str] | None = None
+    log_model: bool = False
+
+
+class OneLineParser(LightningArgumentParser):
+    """A parser whose errors are one line and exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises the message, on one line."""
+        raise InputError(one_line(message)) from ex
+
+
+def one_line(message: str) -> str:
+    """A message of several lines as one, without the parser's internal names."""
+    text = re.sub(r"\s*\n\s*-?\s*", " ", message.strip())
+    return text.replace("init_args.", "").replace("Parser key ", "")
+
+
+class LitCLI(LightningCLI):
+    """The command behind ``lit-models``.
+
+    Args:
+        command_line: The prepared command line.
+        interrupt: Callback that handles Ctrl-C.
+        run: Whether to run the subcommand; False builds model, datamodule and trainer only.
+    """
+
+    def __init__(
+        self, command_line: CommandLine, interrupt: GracefulInterrupt, run: bool = True
+    ) -> None:
+        self.command_line = command_line
+        self.interrupt = interrupt
+        self.run_dir = Path()
+        path = command_line.checkpoint
+        self.checkpoint = None if path is None else read_checkpoint(path)
+        super().__init__(
+            model_class=L.LightningModule,
+            datamodule_class=L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=OneLineParser,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            args=command_line.args if run else command_line.args[1:],
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the run's own options and links data sizes to the model."""
+        parser.add_argument("--experiment", type=str | None, help="Name of the run's folder.")
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument("--run_id", type=str | None, help="Name of this run; made up if unset.")
+        parser.add_argument("--test_after_fit", type=bool, default=True, help="Test after a fit.")
+        parser.add_argument(
+            "--test_metrics", type=list[str], default=[], help="Metrics that head the table."
+        )
+        parser.add_class_arguments(WandbOptions, "wandb")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        for size in LINKED_SIZES:
+            parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning lets a checkpoint's hyperparameters override the command line. Here the run's
+        # own config.yaml is a layer below the command line instead.
+        pass
+
+    def before_instantiate_classes(self) -> None:
+        """Fixes the run's folder before anything refers to it."""
+        config = self._own_config
+        experiment = config["experiment"] or "custom"
+        if is_child_rank():
+            self.run_dir = Path(os.environ[RUN_DIR_VARIABLE])
+        elif self.command_line.run_dir is not None:
+            self.run_dir = self.command_line.run_dir
+        else:
+            run_id = config["run_id"] or new_run_id()
+            self.run_dir = Path(config["runs_dir"]) / experiment / run_id
+            if (self.run_dir / "config.yaml").exists():
+                raise InputError(
+                    f"{self.run_dir} holds a run already; choose another --run_id, or continue it "
+                    f"with --ckpt_path {self.run_dir}/checkpoints/last.ckpt"
+                )
+        os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+        config["checkpoint"]["dirpath"] = str(self.run_dir / "checkpoints")
+        config["trainer"]["default_root_dir"] = str(self.run_dir)
+
+    @property
+    def _own_config(self) -> Any:
+        return self.config[self.subcommand] if self.subcommand else self.config
+
+    def instantiate_classes(self) -> None:
+        """Builds datamodule, model and trainer; a wrong argument is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            if os.environ.get("LIT_MODELS_TRACEBACK"):
+                raise
+            raise InputError(one_line(str(error))) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Builds the trainer with the loggers and callbacks that every run has."""
+        config = self._own_config
+        options = self._get(self.config_init, "trainer")
+        own: list[L.Callback] = [
+            self.interrupt,
+            StepSeed(int(config["seed_everything"])),
+            LossCurves(),
+            OrderedPredictions(),
+        ]
+        given = options.get("callbacks") or []
+        has_bar = any(isinstance(callback, ProgressBar) for callback in given)
+        if options.get("enable_progress_bar") is not False and not has_bar:
+            own.append(RunProgress())
+        if options.get("logger") in (None, True):
+            kwargs["logger"] = self._loggers(config)
+        self.report = RunReport(
+            experiment=config["experiment"] or "custom",
+            test_metrics=config["test_metrics"],
+            seed=int(config["seed_everything"]),
+            command=shlex.join(["lit-models", *self.command_line.given]),
+            git_commit=git_commit(),
+        )
+        facts = {
+            "git_commit": self.report.git_commit,
+            "versions": versions(),
+            "command": self.report.command,
+        }
+        parser = self._parser(self.subcommand)
+        own.append(RunConfig(parser, config, facts))
+        # The report comes last: it names the figures that other callbacks have drawn.
+        kwargs["callbacks"] = [*given, *own, self.report]
+        return super().instantiate_trainer(**kwargs)
+
+    def _loggers(self, config: Any) -> list[Logger]:
+        loggers: list[Logger] = []
+        wandb = config["wandb"]
+        mode = wandb["mode"] or os.environ.get("WANDB_MODE", "offline")
+        os.environ["WANDB_MODE"] = mode
+        if mode != "disabled" and not config["trainer"]["fast_dev_run"]:
+            os.environ.setdefault("WANDB_SILENT", "true")
+            loggers.append(
+                WandbLogger(
+                    project=wandb["project"],
+                    name=wandb["name"] or f"{config['experiment']}-{self.run_dir.name}",
+                    id=self.run_dir.name,
+                    save_dir=str(self.run_dir),
+                    group=wandb["group"],
+                    tags=wandb["tags"],
+                    log_model=wandb["log_model"],
+                    resume="allow",
+                )
+            )
+        if self.subcommand in (None, "fit"):
+            step = None if self.checkpoint is None else self.checkpoint["global_step"]
+            loggers.append(MetricsCSV(self.run_dir, step))
+        return loggers
+
+    def after_instantiate_classes(self) -> None:
+        """Checks data and checkpoint before the run's folder exists."""
+        if self.subcommand is None:
+            return
+        self.datamodule.prepare_data()
+        self.datamodule.setup(self.subcommand)
+        if self.subcommand == "fit" and self._own_config["test_after_fit"]:
+            self.datamodule.setup("test")
+        if self.command_line.checkpoint is not None and self.checkpoint is not None:
+            check_compatible(self.command_line.checkpoint, self.checkpoint, self.model)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+
+    def after_fit(self) -> None:
+        """Tests the best checkpoint."""
+        if not self._own_config["test_after_fit"] or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        checkpoint = self.trainer.checkpoint_callback
+        best = getattr(checkpoint, "best_model_path", "") or None
+        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
+
+
+def _quiet() -> None:
+    """Silences what says nothing to the user of the command."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        # Metrics of a finished run stand beside a continued one on purpose.
+        r".*logs directory .* exists and is not empty.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        # The launcher prepares sys.argv and passes it on.
+        r".*LightningCLI's args parameter is intended.*",
+        # A deprecation inside Lightning, of no concern to a user.
+        r".*isinstance\(treespec, LeafSpec\).*",
+        # A run of few batches is an ordinary run here.
+        r".*number of training batches .* is smaller than the logging interval.*",
+        # jsonargparse tells which arguments a changed class drops; that is what was asked for.
+        r".*discarding init_args.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs a command of LightningCLI.
+
+    Args:
+        argv: Command line without the program's name.
+
+    Returns:
+        Exit code: 0, 2 after a mistake in the input, 128 + signal after an interrupt.
+    """
+    _quiet()
+    # A user's own model or datamodule, named as module.Class, may stand in the current folder.
+    sys.path.append(str(Path.cwd()))
+    interrupt = GracefulInterrupt()
+    try:
+        LitCLI(prepare(argv), interrupt)
+    except InputError as error:
+        sys.stderr.write(f"lit-models: error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:
+        if interrupt.signum is not None:
+            return 128 + interrupt.signum
+        if stop.code not in (None, 0):
+            raise
+    return 0
+
+
+def build(argv: Sequence[str]) -> LitCLI:
+    """Builds model, datamodule and trainer of a ``fit`` command without running it."""
+    _quiet()
+    return LitCLI(prepare(["fit", *argv]), GracefulInterrupt(), run=False)
