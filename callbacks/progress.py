@@ -2,13 +2,11 @@
 
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
-
-Bar = tqdm  # type: ignore[type-arg]
 
 
 class RunProgress(ProgressBar):
@@ -20,7 +18,7 @@ class RunProgress(ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self._bar: Bar | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._shown = 0.0
         self._enabled = True
         self._seconds = 0.2 if sys.stderr.isatty() else 10.0
