@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ class CommandLine:
         args: As LightningCLI parses it.
         checkpoint: Checkpoint to continue or to score.
         run_dir: Folder of the run the checkpoint belongs to; None for a new run.
+        classes: Class paths of model and data.
     """
 
     given: list[str]
     args: list[str]
     checkpoint: Path | None = None
     run_dir: Path | None = None
+    classes: list[str] = field(default_factory=list)
 
 
 def prepare(argv: Sequence[str]) -> CommandLine:
@@ -69,6 +71,8 @@ def prepare(argv: Sequence[str]) -> CommandLine:
             layers[1:1] = [load_yaml(run_config)]
             experiment = experiment or _setting(layers, "experiment")
         others.append(("--ckpt_path", str(line.checkpoint)))
+    if command in ("validate", "test"):
+        others.insert(0, ("--verbose", "false"))  # the report prints a table of its own
     _import_named_classes(layers)
     line.args = [command]
     for path in (configs_root() / "defaults.yaml", *configs):
@@ -81,7 +85,18 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         line.args.append(name)
         if value is not None:
             line.args.append(_full_class_path(name, value))
+    line.classes = [
+        value
+        for option in ("model", "data")
+        if (value := _last_class_path(layers, line.args, option)) is not None
+    ]
     return line
+
+
+def _last_class_path(layers: Sequence[dict[str, Any]], args: Sequence[str], key: str) -> str | None:
+    given = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg == f"--{key}"]
+    named = [layer[key].get("class_path") for layer in layers if isinstance(layer.get(key), dict)]
+    return next((path for path in reversed(named + given) if path is not None), None)
 
 
 def _options(args: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -1,5 +1,7 @@
 """LightningCLI over every model and datamodule: layered configs, run folders, fit-then-test."""
 
+import difflib
+import inspect
 import logging
 import os
 import re
@@ -71,10 +73,22 @@ class OneLineParser(LightningArgumentParser):
         raise InputError(one_line(message)) from ex
 
 
+# What jsonargparse says around the reason: the union's other members and the value's inner form.
+_PARSER_NOISE = (
+    (r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: ", ""),
+    (r" Expected a <class 'NoneType'>( Given value.*)?$", ""),
+    (r" Given value type: .*$", ""),
+    (r"Expected a <class '(\w+)'>\. Got value: ", r"expected \1, got "),
+    (r"init_args\.|Parser key ", ""),
+)
+
+
 def one_line(message: str) -> str:
-    """A message of several lines as one, without the parser's internal names."""
+    """A message of several lines as one, reduced to the reason."""
     text = re.sub(r"\s*\n\s*-?\s*", " ", message.strip())
-    return text.replace("init_args.", "").replace("Parser key ", "")
+    for pattern, replacement in _PARSER_NOISE:
+        text = re.sub(pattern, replacement, text)
+    return text
 
 
 class LitCLI(LightningCLI):
@@ -121,6 +135,25 @@ class LitCLI(LightningCLI):
         for size in LINKED_SIZES:
             parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses, and names close options where one is unknown."""
+        try:
+            super().parse_arguments(parser, args)
+        except InputError as error:
+            raise InputError(f"{error}{self._close_options(str(error))}") from error
+
+    def _close_options(self, message: str) -> str:
+        unknown = re.search(r"[Oo]ption '([\w.]+)' is not accepted", message)
+        if unknown is None:
+            return ""
+        known: list[str] = []
+        for class_path in self.command_line.classes:
+            module, _, name = class_path.rpartition(".")
+            if module in sys.modules and hasattr(sys.modules[module], name):
+                known += inspect.signature(getattr(sys.modules[module], name)).parameters
+        close = difflib.get_close_matches(unknown[1].rsplit(".", 1)[-1], known, n=3)
+        return f"; did you mean {', '.join(close)}?" if close else "; --help lists the options"
+
     def _parse_ckpt_path(self) -> None:
         # Lightning lets a checkpoint's hyperparameters override the command line. Here the run's
         # own config.yaml is a layer below the command line instead.
@@ -154,10 +187,14 @@ class LitCLI(LightningCLI):
         """Builds datamodule, model and trainer; a wrong argument is the user's to mend."""
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, MisconfigurationException) as error:
-            if os.environ.get("LIT_MODELS_TRACEBACK"):
-                raise
+        except (ValueError, MisconfigurationException) as error:
             raise InputError(one_line(str(error))) from error
+        for option in self.command_line.args:
+            size = option.rsplit(".", 1)[-1]
+            if option.startswith("--model.") and size in LINKED_SIZES:
+                known = getattr(self.datamodule, size, None)
+                if known is not None:
+                    raise InputError(f"{option}: the data say {size}={known}; leave the option out")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Builds the trainer with the loggers and callbacks that every run has."""

@@ -28,7 +28,7 @@ def is_child_rank() -> bool:
 
 def run_dir_of(checkpoint: Path) -> Path | None:
     """Run folder a checkpoint lies in; None for a checkpoint from elsewhere."""
-    folder = checkpoint.resolve().parent
+    folder = checkpoint.parent if checkpoint.parent.name else checkpoint.resolve().parent
     if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file():
         return folder.parent
     return None

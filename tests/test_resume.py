@@ -1,0 +1,83 @@
+"""A resumed run is bit-identical to an uninterrupted one, with dropout on."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_models.__main__ import main
+
+CONFIG = str(Path(__file__).parent / "tiny.yaml")
+
+
+def run(tmp_path: Path, run_id: str, *args: str) -> Path:
+    command = ["fit", "--config", CONFIG, "--runs_dir", str(tmp_path), "--model.dropout", "0.4"]
+    assert main([*command, *args, *(["--run_id", run_id] if run_id else [])]) == 0
+    return tmp_path / "tiny" / (run_id or "part")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint["state_dict"]
+
+
+# 53 rows in batches of 8: 6 steps an epoch. 12 is a boundary, 9 the middle of epoch 1.
+@pytest.mark.parametrize("stop", [12, 9])
+def test_resume_equals_uninterrupted(tmp_path, stop):
+    # The schedule's length belongs to the run, not to its first part.
+    same = ["--model.lr_scheduler.total_steps", "24", "--checkpoint.every_n_train_steps", "3"]
+    whole = run(tmp_path, "whole", *same)
+    run(tmp_path, "part", *same, "--trainer.max_steps", str(stop))
+    part = run(tmp_path, "", *same, "--ckpt_path", "last", "--trainer.max_steps", "-1")
+    assert part == tmp_path / "tiny" / "part"
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(part)[name]), name
+    results = [json.loads((folder / "results.json").read_text()) for folder in (whole, part)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0]["optimizer_steps"] == results[1]["optimizer_steps"] == 24
+
+
+def test_resumed_metrics_continue_the_file(tmp_path):
+    whole = run(tmp_path, "whole")
+    run(tmp_path, "part", "--trainer.max_epochs", "2", "--model.lr_scheduler.total_steps", "24")
+    part = run(tmp_path, "", "--ckpt_path", "last", "--trainer.max_epochs", "4")
+    rows = []
+    for folder in (whole, part):
+        with (folder / "metrics.csv").open() as file:
+            kept = [row for row in csv.DictReader(file) if row["train/loss"] or row["val/loss"]]
+        rows.append([(r["step"], r["train/loss"], r["val/loss"], r["train/twice"]) for r in kept])
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_saves_and_continues(tmp_path, signum, code):
+    command = [sys.executable, "-m", "lit_models", "fit", "--config", CONFIG]
+    options = ["--runs_dir", str(tmp_path), "--trainer.max_epochs", "100000", "--run_id", "part"]
+    root = Path(__file__).parent
+    process = subprocess.Popen(
+        [*command, *options], cwd=root, env=_environment(), stderr=subprocess.PIPE, text=True
+    )
+    last = tmp_path / "tiny" / "part" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signum)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert "continue with --ckpt_path last" in stderr
+    assert "Traceback" not in stderr
+    steps = torch.load(last, weights_only=True)["global_step"]
+    run(tmp_path, "", "--ckpt_path", "last", "--trainer.max_steps", str(steps + 2))
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    root = Path(__file__).parent
+    return {**os.environ, "PYTHONPATH": f"{root.parent}{os.pathsep}{root}"}
