@@ -1,0 +1,67 @@
+"""Two CPU processes give the metrics, weights and predictions of one, at any sizes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+ROOT = Path(__file__).parent
+CONFIG = str(ROOT / "tiny.yaml")
+
+
+def command(tmp_path: Path, *args: str, launcher: tuple[str, ...] = ("-m",)) -> str:
+    """Runs the command in a process of its own; returns what it printed."""
+    path = os.pathsep.join([str(ROOT.parent), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, *launcher, "lit_models", *args, "--runs_dir", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def outcome(folder: Path) -> tuple[dict, dict]:
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return json.loads((folder / "results.json").read_text()), checkpoint["state_dict"]
+
+
+@pytest.mark.parametrize("drop_last", ["true", "false"])
+def test_two_processes_equal_one(tmp_path, drop_last):
+    same = ["fit", "--config", CONFIG, "--trainer.precision", "64-true"]
+    same += ["--data.drop_last", drop_last, "--trainer.max_epochs", "3"]
+    two = ["--config", "ddp", "--trainer.devices", "2"]
+    command(tmp_path, *same, "--run_id", "one")
+    printed = command(tmp_path, *same, *two, "--run_id", "two")
+    assert printed.count("test/mse") == 3  # one table: a row and two notes
+    results, weights = zip(
+        *(outcome(tmp_path / "tiny" / name) for name in ("one", "two")), strict=True
+    )
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=0, atol=1e-12)
+    for name, value in results[0]["metrics"].items():
+        assert results[1]["metrics"][name] == pytest.approx(value, rel=1e-6)
+    logs = [pd.read_csv(tmp_path / "tiny" / name / "metrics.csv") for name in ("one", "two")]
+    pd.testing.assert_frame_equal(logs[0], logs[1], rtol=1e-6)
+
+
+def test_predictions_are_whole_and_ordered(tmp_path):
+    command(tmp_path, "fit", "--config", CONFIG, "--run_id", "run", "--trainer.max_epochs", "1")
+    predict = ["predict", "--config", CONFIG, "--ckpt_path", "best"]
+    predictions = tmp_path / "tiny" / "run" / "predictions.csv"
+    tables = []
+    for ranks in ([], ["--config", "ddp", "--trainer.devices", "2"]):
+        command(tmp_path, *predict, *ranks)
+        tables.append(pd.read_csv(predictions))
+        predictions.unlink()
+    assert len(tables[0]) == 53
+    pd.testing.assert_frame_equal(tables[0], tables[1], rtol=1e-6)
