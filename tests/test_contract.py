@@ -1,0 +1,150 @@
+"""The rules every packaged experiment obeys; a new YAML in configs/ is tested by being there."""
+
+import inspect
+import json
+import math
+
+import pytest
+import torch
+from helpers import fit
+
+from datamodules.loader import TensorLoader, take
+from lit_models.catalog import describe, experiments, load_yaml
+from lit_models.cli import build
+
+# Arguments of datamodules that shrink their data, where they have them.
+SMALL = {
+    "num_samples": 96,
+    "num_train": 96,
+    "num_val": 48,
+    "num_test": 48,
+    "num_sequences": 96,
+    "num_documents": 96,
+    "num_graphs": 4,
+    "num_train_graphs": 3,
+    "num_val_graphs": 2,
+    "num_test_graphs": 2,
+    "batch_size": 16,
+}
+NAMES = sorted(experiments())
+
+
+def small(name: str) -> list[str]:
+    class_path = load_yaml(experiments()[name])["data"]["class_path"]
+    package, _, class_name = class_path.rpartition(".")
+    data_class = getattr(__import__(package, fromlist=[class_name]), class_name)
+    known = inspect.signature(data_class).parameters
+    options = [f"--data.{key}={value}" for key, value in SMALL.items() if key in known]
+    return ["--config", "cpu", *options, "--trainer.enable_progress_bar", "false"]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def built(request):
+    """Model, datamodule and one training batch of an experiment."""
+    cli = build(["--config", request.param, *small(request.param), "--wandb.mode", "disabled"])
+    cli.datamodule.setup("fit")
+    batch = next(iter(cli.datamodule.train_dataloader()))
+    return request.param, cli.model, cli.datamodule, batch
+
+
+def loss_of(model, batch):
+    torch.manual_seed(0)
+    return model.step(batch).loss
+
+
+def test_loss_is_a_finite_scalar(built):
+    _, model, _, batch = built
+    loss = loss_of(model.train(), batch)
+    assert loss.shape == ()
+    assert math.isfinite(loss.item())
+
+
+def test_every_parameter_gets_a_gradient(built):
+    _, model, _, batch = built
+    model.train().zero_grad()
+    loss_of(model, batch).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_one_batch_can_be_overfitted(built):
+    name, _, _, _ = built
+    cli = build(["--config", name, *small(name), "--wandb.mode", "disabled"])
+    cli.datamodule.setup("fit")
+    model, batch = cli.model.train(), next(iter(cli.datamodule.train_dataloader()))
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3)
+    first = best = loss_of(model, batch).item()
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = loss_of(model, batch)  # the same noise and dropout at every step
+        loss.backward()
+        optimizer.step()
+        best = min(best, loss.item())
+        if best < first - 0.5 * abs(first):
+            return
+    pytest.fail(f"{name}: one batch went from {first:.4f} to {best:.4f} in 200 steps")
+
+
+def test_an_output_depends_on_its_own_sample_alone(built):
+    _, model, datamodule, _ = built
+    loader = datamodule.val_dataloader()
+    if not isinstance(loader, TensorLoader):
+        pytest.skip("batches of this experiment are not made of rows; its family tests it")
+    model.eval()
+    outputs = []
+    for rows in ([0, 1, 2, 3], [0, 4, 5, 6]):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            columns = model.predict_step(take(loader.data, torch.tensor(rows)), 0)
+        outputs.append({name: value[0] for name, value in columns.items()})
+    for name, value in outputs[0].items():
+        torch.testing.assert_close(value, outputs[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_loss(built):
+    name, _, _, _ = built
+    losses = []
+    for _ in range(2):
+        cli = build(["--config", name, *small(name), "--wandb.mode", "disabled"])
+        cli.datamodule.setup("fit")
+        batch = next(iter(cli.datamodule.train_dataloader()))
+        losses.append(loss_of(cli.model.train(), batch).item())
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fit_through_the_command(name, tmp_path):
+    limits = [f"--trainer.limit_{split}_batches=2" for split in ("train", "val", "test")]
+    once = ["--trainer.max_epochs=1", "--trainer.max_steps=-1"]
+    once += ["--trainer.check_val_every_n_epoch=1"]
+    results = fit(name, *small(name), *limits, *once, tmp_path=tmp_path)
+    config = load_yaml(experiments()[name])
+    assert set(config["test_metrics"]) <= set(results["metrics"])
+    assert all(math.isfinite(value) for value in results["metrics"].values())
+    for kind in ("optimum", "baseline", "excess"):
+        assert set(results[kind]) <= set(results["metrics"])
+    assert results["experiment"] == name
+    assert results["optimizer_steps"] > 0
+    json.dumps(results, allow_nan=False)
+    _assert_round_trip(results, name)
+
+
+def _assert_round_trip(results, name):
+    """A checkpoint loads as plain data, into a model with the same weights."""
+    from pathlib import Path
+
+    path = Path(results["run_dir"]) / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    cli = build(["--config", name, *small(name), "--wandb.mode", "disabled"])
+    model = type(cli.model).load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, checkpoint["state_dict"][key]), key
+
+
+def test_list_names_every_experiment():
+    listed = describe()
+    for name in NAMES:
+        assert name in listed
