@@ -19,7 +19,6 @@ _STAGE_SPLITS: dict[str, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
     "test": ("test",),
-    "predict": ("predict",),
 }
 
 B = TypeVar("B", bound=tuple[Any, ...])
@@ -95,6 +94,11 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         return {}
 
     @property
+    def predict_split(self) -> Split:
+        """Split that `predict` answers for; ``"predict"`` in a subclass that reads new rows."""
+        return "test"
+
+    @property
     def standardization(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Mean and standard deviation of the training rows, by name of the model's scaler."""
         return {}
@@ -106,13 +110,13 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
     def split(self, split: Split) -> B:
         """One split, generated at the first call and kept."""
         if split not in self._splits:
-            # Unless a subclass reads other rows, `predict` answers for the test set.
             self._splits[split] = self.make_split(split)
         return self._splits[split]
 
     def setup(self, stage: str) -> None:
         """Makes the splits of a stage; a second call does nothing."""
-        for split in _STAGE_SPLITS[stage]:
+        splits = (self.predict_split,) if stage == "predict" else _STAGE_SPLITS[stage]
+        for split in splits:
             if len(self.split(split)[0]) == 0:
                 raise InputError(f"the {split} split has no rows; give it more data")
 
@@ -131,7 +135,7 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
 
     def predict_dataloader(self) -> Any:
         """Ordered batches of the rows to predict."""
-        return self._loader(self.split("predict"), self.eval_batch_size)
+        return self._loader(self.split(self.predict_split), self.eval_batch_size)
 
     def _loader(
         self, data: B, batch_size: int, shuffle: bool = False, drop_last: bool = False

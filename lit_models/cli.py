@@ -187,7 +187,7 @@ class LitCLI(LightningCLI):
         """Builds datamodule, model and trainer; a wrong argument is the user's to mend."""
         try:
             super().instantiate_classes()
-        except (ValueError, MisconfigurationException) as error:
+        except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
             raise InputError(one_line(str(error))) from error
         for option in self.command_line.args:
             size = option.rsplit(".", 1)[-1]

@@ -1,0 +1,212 @@
+"""The command: layers of configuration, run folders, checkpoints by name, mistakes in one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from lit_models.__main__ import main
+from lit_models.arguments import prepare
+from lit_models.cli import build
+
+CONFIG = str(Path(__file__).parent / "tiny.yaml")
+
+
+@pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def fitted(in_tmp):
+    assert main(["fit", "--config", CONFIG, "--run_id", "first", "--model.hidden_size=5"]) == 0
+    return in_tmp / "runs" / "tiny" / "first"
+
+
+def test_help_and_list_import_nothing_heavy():
+    program = (
+        "import sys\n"
+        "from lit_models.__main__ import main\n"
+        "assert main(['--help']) == 0 and main(['list']) == 0\n"
+        "assert not {'torch', 'lightning', 'numpy', 'pandas'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage: lit-models" in done.stdout
+    assert "test metric" in done.stdout
+
+
+def test_run_folder_holds_everything(fitted, capsys):
+    names = {path.name for path in fitted.iterdir()}
+    assert {"checkpoints", "config.yaml", "metrics.csv", "figures", "results.json"} <= names
+    assert (fitted / "figures" / "loss_curves.png").stat().st_size > 1000
+    assert {p.name for p in (fitted / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    results = json.loads((fitted / "results.json").read_text())
+    assert results["excess"]["test/mse"] == pytest.approx(results["metrics"]["test/mse"] - 0.01)
+    assert results["baseline"] == {"test/mse": pytest.approx(3.01)}
+    wanted = {
+        *("experiment", "model", "data", "seed", "metrics", "optimum", "baseline", "excess"),
+        *("num_parameters", "optimizer_steps", "train_seconds", "peak_memory_mb"),
+        *("git_commit", "versions", "command"),
+    }
+    assert set(results) == wanted
+    assert results["command"].startswith("lit-models fit --config")
+    config = yaml.safe_load((fitted / "config.yaml").read_text())
+    assert config["model"]["init_args"]["hidden_size"] == 5
+    assert config["experiment"] == "tiny"
+    columns = pd.read_csv(fitted / "metrics.csv").columns
+    assert {"epoch", "step", "train/loss", "val/loss", "val/mse"} <= set(columns)
+
+
+def test_best_and_last_take_the_options_of_their_run(fitted, capsys):
+    assert main(["test", "--config", CONFIG, "--ckpt_path", "best"]) == 0
+    fit_result = json.loads((fitted / "results.json").read_text())["metrics"]
+    test_result = json.loads((fitted / "test.json").read_text())["metrics"]
+    assert test_result == fit_result
+    assert main(["validate", "--config", CONFIG, "--ckpt_path", "last"]) == 0
+    assert "val/mse" in json.loads((fitted / "validate.json").read_text())["metrics"]
+
+
+def test_a_checkpoint_alone_is_enough(fitted):
+    path = fitted / "checkpoints" / "best.ckpt"
+    assert main(["predict", "--ckpt_path", str(path)]) == 0
+    table = pd.read_csv(fitted / "predictions.csv")
+    assert list(table.columns) == ["prediction", "target"]
+    mse = ((table["prediction"] - table["target"]) ** 2).mean()
+    results = json.loads((fitted / "results.json").read_text())
+    assert mse == pytest.approx(results["metrics"]["test/mse"], rel=1e-5)
+
+
+def test_newest_run_is_taken(fitted):
+    assert main(["fit", "--config", CONFIG, "--run_id", "second", "--trainer.max_epochs=1"]) == 0
+    line = prepare(["test", "--config", CONFIG, "--ckpt_path", "best"])
+    assert line.checkpoint == Path("runs/tiny/second/checkpoints/best.ckpt")
+
+
+def test_command_line_wins_over_the_checkpoint_on_resume(fitted):
+    options = ["--model.optimizer.lr=0.5", "--model.lr_scheduler=null", "--trainer.max_epochs=5"]
+    assert main(["fit", "--config", CONFIG, "--ckpt_path", "last", *options]) == 0
+    config = yaml.safe_load((fitted / "config.yaml").read_text())
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.5
+    assert config["model"]["init_args"]["hidden_size"] == 5
+
+
+@pytest.mark.parametrize("overlay", ["adam", "sgd", "momentum", "adagrad", "rmsprop", "adamw"])
+def test_optimizer_overlays_fit_any_experiment(in_tmp, overlay):
+    cli = build(["--config", CONFIG, "--config", overlay])
+    optimizer = cli.model.optimizer(cli.model.parameters())
+    assert isinstance(optimizer, torch.optim.Optimizer)
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "ddp", "bf16", "debug", "online"])
+def test_overlays_parse(in_tmp, overlay, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    line = prepare(["fit", "--config", CONFIG, "--config", overlay])
+    assert any(str(arg).endswith(f"overlays/{overlay}.yaml") for arg in line.args)
+
+
+def test_data_of_another_class_keeps_the_shared_arguments(in_tmp):
+    cli = build(["--config", CONFIG, "--data", "tiny.TinyDataModule", "--data.num_samples", "29"])
+    assert cli.datamodule.num_samples == 29
+
+
+def test_gradient_clipping_comes_from_the_config(in_tmp):
+    cli = build(["--config", CONFIG, "--trainer.gradient_clip_val", "0.5"])
+    assert cli.trainer.gradient_clip_val == 0.5
+
+
+WRONG = {
+    "no such command": (["train"], "no command 'train'"),
+    "no config": (["fit"], "required"),
+    "unknown config": (
+        ["fit", "--config", "ltsm"],
+        "no configuration file or packaged name 'ltsm'",
+    ),
+    "unknown model option": (
+        ["fit", "--config", CONFIG, "--model.hiden_size", "3"],
+        "'hiden_size' is not accepted; did you mean hidden_size",
+    ),
+    "unknown data option": (["fit", "--config", CONFIG, "--data.noise", "3"], "noise_std"),
+    "unknown trainer option": (["fit", "--config", CONFIG, "--trainer.epochs", "3"], "epochs"),
+    "wrong type": (["fit", "--config", CONFIG, "--model.hidden_size", "x"], "expected int, got x"),
+    "wrong value": (["fit", "--config", CONFIG, "--model.hidden_size", "0"], "got 0"),
+    "linked size": (["fit", "--config", CONFIG, "--model.in_features", "4"], "in_features=3"),
+    "unknown data class": (["fit", "--config", CONFIG, "--data", "CSVSeriesModule"], "no class"),
+    "unknown module": (["fit", "--config", CONFIG, "--model", "no.Model"], "no.Model"),
+    "empty split": (["fit", "--config", CONFIG, "--data.num_samples", "0"], "no rows"),
+    "bad batch size": (["fit", "--config", CONFIG, "--data.batch_size", "0"], "at least 1, got 0"),
+    "positional": (["fit", "lstm"], "unexpected 'lstm'"),
+    "test without checkpoint": (["test", "--config", CONFIG], "needs --ckpt_path"),
+    "missing checkpoint": (["test", "--config", CONFIG, "--ckpt_path", "x.ckpt"], "'x.ckpt'"),
+    "no run to resume": (["fit", "--config", CONFIG, "--ckpt_path", "last"], "no last checkpoint"),
+    "no accelerator": (["fit", "--config", CONFIG, "--trainer.accelerator", "tpu"], "torch_xla"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_is_one_line_and_leaves_nothing(in_tmp, capsys, name):
+    args, message = WRONG[name]
+    assert main(args) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert error.startswith("lit-models: error: ")
+    assert "\n" not in error
+    assert not (in_tmp / "runs").exists()
+
+
+def _broken_yaml(folder: Path) -> list[str]:
+    (folder / "broken.yaml").write_text("model:\n\tclass_path: x\n")
+    return ["fit", "--config", "broken.yaml"]
+
+
+def _truncated(folder: Path) -> list[str]:
+    (folder / "cut.ckpt").write_bytes(b"PK\x03\x04 and no more")
+    return ["test", "--config", CONFIG, "--ckpt_path", "cut.ckpt"]
+
+
+def _code(folder: Path) -> list[str]:
+    torch.save({"state_dict": {}, "x": Path()}, folder / "code.ckpt")
+    return ["test", "--config", CONFIG, "--ckpt_path", "code.ckpt"]
+
+
+def _other_shape(folder: Path) -> list[str]:
+    weights = build(["--config", CONFIG, "--model.hidden_size", "9"]).model.state_dict()
+    torch.save({"state_dict": weights, "global_step": 1}, folder / "other.ckpt")
+    return ["test", "--config", CONFIG, "--ckpt_path", "other.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_broken_yaml, "broken.yaml, line 2"),
+        (_truncated, "cut.ckpt is no readable checkpoint"),
+        (_code, "code.ckpt is no readable checkpoint"),
+        (_other_shape, "net.0.weight"),
+    ],
+)
+def test_a_wrong_file_is_one_line_and_leaves_nothing(in_tmp, capsys, make, message):
+    args = make(in_tmp)
+    assert main(args) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+    assert not (in_tmp / "runs").exists()
+
+
+def test_two_runs_do_not_share_a_folder(fitted, capsys):
+    before = {path: path.stat().st_mtime_ns for path in fitted.rglob("*")}
+    assert main(["fit", "--config", CONFIG, "--run_id", "first"]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in fitted.rglob("*")}
