@@ -6,5 +6,7 @@ from .predictions import OrderedPredictions as OrderedPredictions
 from .progress import RunProgress as RunProgress
 from .reproducible import StepSeed as StepSeed
 from .run_report import RunReport as RunReport
+from .table_figures import ConfusionMatrix as ConfusionMatrix
+from .table_figures import PredictedAgainstTrue as PredictedAgainstTrue
 from .tracking import MetricsCSV as MetricsCSV
 from .tracking import RunConfig as RunConfig

@@ -143,11 +143,12 @@ class RunReport(L.Callback):
             f"{results['num_parameters']:,} parameters, {results['optimizer_steps']:,} steps, "
             f"{results['train_seconds']:.1f} s"
         )
-        notes = [
-            f"{kind} {name}: {ref.how}"
-            for kind, references in self._references.items()
-            for name, ref in references.items()
-        ]
+        notes = []
+        for kind, references in self._references.items():
+            derivations: dict[str, list[str]] = {}
+            for name, reference in references.items():
+                derivations.setdefault(reference.how, []).append(name)
+            notes += [f"{kind} {', '.join(names)}: {how}" for how, names in derivations.items()]
         places = [f"run: {folder}"]
         if any((folder / "figures").glob("*.png")):
             places.append(f"figures: {folder / 'figures'}")

@@ -1,5 +1,9 @@
 from .base import LitModule as LitModule
 from .base import StepOutput as StepOutput
+from .linear_regression import LitLinearRegression as LitLinearRegression
+from .metrics import CrossEntropy as CrossEntropy
+from .mlp import LitMLPClassifier as LitMLPClassifier
+from .mlp import LitMLPRegressor as LitMLPRegressor
 from .optim import AdamWMatrixDecay as AdamWMatrixDecay
 from .optim import Noam as Noam
 from .optim import WarmupCosine as WarmupCosine
