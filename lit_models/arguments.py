@@ -1,6 +1,8 @@
 """The command line before LightningCLI parses it: names become files, classes and checkpoints."""
 
 import difflib
+import importlib
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,14 +32,14 @@ class CommandLine:
         args: As LightningCLI parses it.
         checkpoint: Checkpoint to continue or to score.
         run_dir: Folder of the run the checkpoint belongs to; None for a new run.
-        classes: Class paths of model and data.
+        classes: Class paths of ``model`` and ``data``.
     """
 
     given: list[str]
     args: list[str]
     checkpoint: Path | None = None
     run_dir: Path | None = None
-    classes: list[str] = field(default_factory=list)
+    classes: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(argv: Sequence[str]) -> CommandLine:
@@ -85,12 +87,21 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         line.args.append(name)
         if value is not None:
             line.args.append(_full_class_path(name, value))
-    line.classes = [
-        value
-        for option in ("model", "data")
-        if (value := _last_class_path(layers, line.args, option)) is not None
-    ]
+    for key in ("model", "data"):
+        class_path = _last_class_path(layers, line.args, key)
+        if class_path is not None:
+            line.classes[key] = class_path
     return line
+
+
+def class_arguments(class_path: str) -> list[str]:
+    """Names of a class's arguments; none for a class that cannot be imported."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return []  # the parser names the class it cannot import
+    return list(inspect.signature(found).parameters)
 
 
 def _last_class_path(layers: Sequence[dict[str, Any]], args: Sequence[str], key: str) -> str | None:

@@ -1,7 +1,6 @@
 """LightningCLI over every model and datamodule: layered configs, run folders, fit-then-test."""
 
 import difflib
-import inspect
 import logging
 import os
 import re
@@ -27,7 +26,7 @@ from callbacks.reproducible import StepSeed
 from callbacks.run_report import RunReport
 from callbacks.tracking import MetricsCSV, RunConfig, versions
 from datamodules.errors import InputError
-from lit_models.arguments import CommandLine, prepare
+from lit_models.arguments import CommandLine, class_arguments, prepare
 from lit_models.checkpoints import check_compatible, read_checkpoint
 from lit_models.runs import RUN_DIR_VARIABLE, git_commit, is_child_rank, new_run_id
 
@@ -132,7 +131,10 @@ class LitCLI(LightningCLI):
         )
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        wanted = class_arguments(self.command_line.classes.get("model", ""))
         for size in LINKED_SIZES:
+            if size not in wanted:
+                continue  # a link would ask the data all the same
             parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -146,11 +148,8 @@ class LitCLI(LightningCLI):
         unknown = re.search(r"[Oo]ption '([\w.]+)' is not accepted", message)
         if unknown is None:
             return ""
-        known: list[str] = []
-        for class_path in self.command_line.classes:
-            module, _, name = class_path.rpartition(".")
-            if module in sys.modules and hasattr(sys.modules[module], name):
-                known += inspect.signature(getattr(sys.modules[module], name)).parameters
+        classes = self.command_line.classes.values()
+        known = [name for class_path in classes for name in class_arguments(class_path)]
         close = difflib.get_close_matches(unknown[1].rsplit(".", 1)[-1], known, n=3)
         return f"; did you mean {', '.join(close)}?" if close else "; --help lists the options"
 

@@ -1,0 +1,144 @@
+"""A user's table: what is read, and what is refused with one clear line."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from datamodules import CSVTabularDataModule, InputError
+
+
+@pytest.fixture
+def table(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "size": rng.normal(50, 10, 60),
+            "color": rng.choice(["red", "green", "blue"], 60),
+            "grade": rng.integers(1, 4, 60),
+            "price": rng.normal(1000, 50, 60),
+            "kind": np.repeat(["cat", "dog", "owl"], 20),
+        }
+    )
+    path = tmp_path / "table.csv"
+    frame.to_csv(path, index=False)
+    return path, frame
+
+
+def write(tmp_path, text):
+    path = tmp_path / "wrong.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def test_classification(table):
+    path, frame = table
+    data = CSVTabularDataModule(str(path), "kind", drop=["price"])
+    assert (data.in_features, data.num_classes, data.class_names) == (5, 3, ["cat", "dog", "owl"])
+    splits = [data.split(s) for s in ("train", "val", "test")]
+    assert sum(len(s.x) for s in splits) == 60
+    for split in splits:
+        assert split.y.bincount(minlength=3).min() >= 1
+    rows = data._rows
+    assert len(np.unique(np.concatenate(list(rows.values())))) == 60
+    test = splits[2]
+    np.testing.assert_allclose(test.x[:, 0], frame["size"].iloc[rows["test"]], rtol=1e-6)
+    colors = np.array(["blue", "green", "red"])[test.x[:, 1:4].argmax(1)]
+    np.testing.assert_array_equal(colors, frame["color"].iloc[rows["test"]])
+
+
+def test_categorical_numbers_become_indicators(table):
+    path, _ = table
+    data = CSVTabularDataModule(str(path), "kind", categorical=["grade"], drop=["price"])
+    assert data.in_features == 1 + 3 + 3
+
+
+def test_scale_comes_from_the_training_rows(table):
+    path, frame = table
+    data = CSVTabularDataModule(str(path), "price", task="regression", drop=["kind", "color"])
+    train = frame.iloc[data._rows["train"]]
+    mean, std = data.standardization["x_scaler"]
+    np.testing.assert_allclose(mean[0], train["size"].mean(), rtol=1e-5)
+    np.testing.assert_allclose(std[0], train["size"].std(ddof=0), rtol=1e-5)
+    mean, std = data.standardization["y_scaler"]
+    np.testing.assert_allclose(mean[0], train["price"].mean(), rtol=1e-5)
+    assert data.out_features == 1
+
+
+def test_given_test_rows(table, tmp_path):
+    path, _ = table
+    rows = tmp_path / "rows.txt"
+    rows.write_text("0 1 2\n5 30 59\n")
+    data = CSVTabularDataModule(str(path), "kind", test_rows=str(rows), split=1)
+    assert list(data._rows["test"]) == [5, 30, 59]
+    with pytest.raises(InputError, match="2 splits; split 2 is none"):
+        _ = CSVTabularDataModule(str(path), "kind", test_rows=str(rows), split=2).num_train
+    rows.write_text("0 99\n")
+    with pytest.raises(InputError, match=r"\[0, 59\]"):
+        _ = CSVTabularDataModule(str(path), "kind", test_rows=str(rows)).num_train
+
+
+def test_predictions_carry_rows_and_names(table):
+    path, frame = table
+    data = CSVTabularDataModule(str(path), "kind")
+    test = data.split("test")
+    outputs = {"class": test.y, "probability": torch.eye(3)[test.y], "target": test.y}
+    table_out = data.prediction_frame(outputs)
+    assert list(table_out.columns[:3]) == ["row", "class", "target"]
+    assert list(table_out["class"]) == list(frame["kind"].iloc[table_out["row"]])
+    assert (table_out["probability_owl"] == (table_out["class"] == "owl")).all()
+
+
+def test_new_rows_to_predict(table, tmp_path):
+    path, frame = table
+    new = tmp_path / "new.csv"
+    frame.drop(columns="kind").head(3).to_csv(new, index=False)
+    data = CSVTabularDataModule(str(path), "kind", predict_path=str(new))
+    data.setup("predict")
+    assert len(data.split("predict").x) == 3
+    frame.assign(color="pink").to_csv(new, index=False)
+    data = CSVTabularDataModule(str(path), "kind", predict_path=str(new))
+    with pytest.raises(InputError, match="row 2: 'color' is 'pink', a category no training row has"):
+        data.setup("predict")
+
+
+WRONG = {
+    "no file": (None, "no file 'nothing.csv'"),
+    "empty": ("", "is empty"),
+    "binary": (b"\x89PNG\xff\xfe\x00\x01\n", "not UTF-8 text"),
+    "no such target": ("a,b\n1,2\n" * 9, "no column 'y'; it has a, b"),
+    "duplicate column": ("a,a,y\n" + "1,2,3\n" * 9, "2 columns named 'a'"),
+    "unnamed column": ("a,,y\n" + "1,2,3\n" * 9, "column 2 has no name"),
+    "missing target": ("a,y\n" + "1,u\n2,v\n" * 9 + "3,\n", "row 20: no value in column 'y'"),
+    "missing feature": ("a,y\n1,u\n,v\n" + "1,u\n2,v\n" * 9, "row 3: no value in column 'a'"),
+    "infinite feature": ("a,y\ninf,u\n" + "1,u\n2,v\n" * 9, "not a finite number"),
+    "one class": ("a,y\n" + "1,u\n" * 9, "single class 'u'"),
+    "rare class": ("a,y\n1,w\n" + "1,u\n2,v\n" * 9, "class"),
+    "too few rows": ("a,y\n1,u\n2,v\n", "at least 4"),
+    "target alone": ("y\n" + "u\nv\n" * 9, "no column beside the target"),
+    "ragged row": ("a,y\n1,u\n2,v,3\n" + "1,u\n2,v\n" * 9, "not a CSV table"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_files(tmp_path, name):
+    text, message = WRONG[name]
+    path = "nothing.csv" if text is None else write(tmp_path, text)
+    with pytest.raises(InputError, match=message.replace("(", r"\(")) as caught:
+        data = CSVTabularDataModule(path, "y")
+        data.setup("fit")
+        data.setup("test")
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_task_is_named(table):
+    path, _ = table
+    with pytest.raises(InputError, match="task=regression"):
+        _ = CSVTabularDataModule(str(path), "price", task="regression").num_classes
+    with pytest.raises(InputError, match="task=classification"):
+        _ = CSVTabularDataModule(str(path), "kind").out_features
+    with pytest.raises(InputError, match="use --data.task regression"):
+        _ = CSVTabularDataModule(str(path), "price").num_classes
+    path.write_text("a,y\n" + "1,5\n2,5\n" * 9)
+    with pytest.raises(InputError, match="'y' is 5 in all training rows"):
+        CSVTabularDataModule(str(path), "y", task="regression").setup("fit")
