@@ -6,6 +6,7 @@ from .predictions import OrderedPredictions as OrderedPredictions
 from .progress import RunProgress as RunProgress
 from .reproducible import StepSeed as StepSeed
 from .run_report import RunReport as RunReport
+from .series_figures import ForecastFigure as ForecastFigure
 from .table_figures import ConfusionMatrix as ConfusionMatrix
 from .table_figures import PredictedAgainstTrue as PredictedAgainstTrue
 from .tracking import MetricsCSV as MetricsCSV

@@ -7,3 +7,4 @@ from .mlp import LitMLPRegressor as LitMLPRegressor
 from .optim import AdamWMatrixDecay as AdamWMatrixDecay
 from .optim import Noam as Noam
 from .optim import WarmupCosine as WarmupCosine
+from .recurrent import LitRecurrentForecaster as LitRecurrentForecaster

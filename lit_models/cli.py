@@ -36,6 +36,8 @@ LINKED_SIZES = (
     "out_features",
     "num_classes",
     "horizon",
+    "window",
+    "num_auxiliary",
     "vocab_size",
     "num_nodes",
     "num_train",

@@ -1,5 +1,7 @@
 """A user's table: what is read, and what is refused with one clear line."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,7 +100,9 @@ def test_new_rows_to_predict(table, tmp_path):
     assert len(data.split("predict").x) == 3
     frame.assign(color="pink").to_csv(new, index=False)
     data = CSVTabularDataModule(str(path), "kind", predict_path=str(new))
-    with pytest.raises(InputError, match="row 2: 'color' is 'pink', a category no training row has"):
+    with pytest.raises(
+        InputError, match="row 2: 'color' is 'pink', a category no training row has"
+    ):
         data.setup("predict")
 
 
@@ -124,10 +128,9 @@ WRONG = {
 def test_wrong_files(tmp_path, name):
     text, message = WRONG[name]
     path = "nothing.csv" if text is None else write(tmp_path, text)
-    with pytest.raises(InputError, match=message.replace("(", r"\(")) as caught:
-        data = CSVTabularDataModule(path, "y")
+    data = CSVTabularDataModule(path, "y")
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
         data.setup("fit")
-        data.setup("test")
     assert "\n" not in str(caught.value)
 
 
@@ -137,7 +140,7 @@ def test_wrong_task_is_named(table):
         _ = CSVTabularDataModule(str(path), "price", task="regression").num_classes
     with pytest.raises(InputError, match="task=classification"):
         _ = CSVTabularDataModule(str(path), "kind").out_features
-    with pytest.raises(InputError, match="use --data.task regression"):
+    with pytest.raises(InputError, match=r"use --data\.task regression"):
         _ = CSVTabularDataModule(str(path), "price").num_classes
     path.write_text("a,y\n" + "1,5\n2,5\n" * 9)
     with pytest.raises(InputError, match="'y' is 5 in all training rows"):

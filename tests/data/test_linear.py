@@ -27,7 +27,7 @@ def test_ols_is_scikit_learns():
 
 
 def test_ols_costs_what_theory_says():
-    """Mean over draws of the population error of least squares: s^2 (1 + 1/n)(n - 2)/(n - p - 2)."""
+    """Its mean population error over draws is s^2 (1 + 1/n)(n - 2)/(n - p - 2)."""
     errors = [LinearDataModule(num_samples=20, num_test=20, seed=s).ols_mse for s in range(400)]
     expected = 0.01 * (1 + 1 / 20) * 18 / 16
     assert sum(errors) / 400 == pytest.approx(expected, rel=0.02)
