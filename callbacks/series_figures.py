@@ -29,7 +29,7 @@ class ForecastFigure(FigureCallback):
         test = datamodule.split("test")
         rows = torch.linspace(0, len(test.x) - 1, min(self.num_rows, len(test.x))).long()
         batch = SeriesBatch(*(field[rows].to(pl_module.device) for field in test))
-        preds = torch.cat([pl_module(x) for x in batch.x.split(1000)])
+        preds = torch.cat([pl_module(x) for x in torch.split(batch.x, 1000)])
         figures = {"forecast": self._windows(batch, preds)}
         if preds.shape[1] > 1:
             floors = getattr(datamodule, "floors", None)

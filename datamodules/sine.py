@@ -173,7 +173,7 @@ class SineDataModule(LitDataModule[SeriesBatch]):
         moments = torch.cat([future, future.square()], dim=1)
         norms = (past.square() / variance).sum(1)
         total = torch.zeros(self.horizon, dtype=torch.float64)
-        for chunk in windows.split(_CHUNK):
+        for chunk in torch.split(windows, _CHUNK):
             log_likelihood = (chunk / variance) @ past.T - 0.5 * norms
             mean, square = (log_likelihood.softmax(1) @ moments).chunk(2, dim=1)
             total += (square - mean.square()).sum(0)
