@@ -1,0 +1,112 @@
+"""What every experiment must reach: the one list that the optimum suite and the results page read.
+
+A bar is held by the mean over the seeds of a whole ``fit``, scored on the task's population.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A limit on one test metric.
+
+    The limit is ``factor * reference + offset``, with the optimum or the baseline of the run as
+    reference, or ``offset`` alone where there is no reference.
+
+    Attributes:
+        metric: Name of the metric, such as ``test/mse``.
+        relation: Whether the metric must be at most or at least the limit.
+        offset: Added to the reference, in the metric's units; the limit itself without one.
+        factor: Multiplies the reference.
+        reference: What the limit refers to.
+    """
+
+    metric: str
+    relation: Literal["<=", ">="]
+    offset: float = 0.0
+    factor: float = 1.0
+    reference: Literal["optimum", "baseline"] | None = None
+
+    def limit(self, results: Results) -> float:
+        """The limit for a run, from its ``results.json``."""
+        if self.reference is None:
+            return self.offset
+        return self.factor * float(results[self.reference][self.metric]) + self.offset
+
+    def holds(self, runs: Sequence[Results]) -> bool:
+        """Whether the mean over the runs keeps to the mean limit."""
+        value = sum(run["metrics"][self.metric] for run in runs) / len(runs)
+        limit = sum(self.limit(run) for run in runs) / len(runs)
+        return bool(value <= limit if self.relation == "<=" else value >= limit)
+
+    def __str__(self) -> str:
+        if self.reference is None:
+            return f"{self.relation} {self.offset:g}"
+        factor = "" if self.factor == 1 else f"{self.factor:g} x "
+        offset = f" {'+' if self.offset > 0 else '-'} {abs(self.offset):g}" if self.offset else ""
+        return f"{self.relation} {factor}{self.reference}{offset}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An experiment with its bars.
+
+    Attributes:
+        experiment: Packaged config.
+        bars: What the mean over the seeds must reach.
+        args: Further options of the command.
+        variant: Name that tells trials of one experiment apart.
+        num_seeds: Seeds 0, 1, ... of the model to average over; the data stay the same.
+        data_seeds: Whether the data's seed changes with the model's.
+    """
+
+    experiment: str
+    bars: tuple[Bar, ...]
+    args: tuple[str, ...] = ()
+    variant: str = ""
+    num_seeds: int = 3
+    data_seeds: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the trial."""
+        return f"{self.experiment}-{self.variant}" if self.variant else self.experiment
+
+    def command(self, seed: int) -> list[str]:
+        """Arguments of ``lit-models`` for one seed."""
+        seeds = ["--seed_everything", str(seed)]
+        if self.data_seeds:
+            seeds += ["--data.seed", str(seed)]
+        return ["fit", "--config", self.experiment, *self.args, *seeds]
+
+
+_LARGE = ("--config", "large_table", "--data.num_samples", "250000")
+
+TRIALS: tuple[Trial, ...] = (
+    # Least squares on the same rows is the optimum that the linear task publishes.
+    Trial("linear_regression", (Bar("test/mse", "<=", factor=1.002, reference="optimum"),)),
+    Trial("binary_classification", (Bar("test/accuracy", ">=", 0.884),)),
+    Trial("multiclass_classification", (Bar("test/accuracy", ">=", 0.697),)),
+    Trial(
+        "binary_classification",
+        (Bar("test/accuracy", ">=", -0.003, reference="optimum"),),
+        args=_LARGE,
+        variant="large",
+    ),
+    Trial(
+        "multiclass_classification",
+        (Bar("test/accuracy", ">=", -0.008, reference="optimum"),),
+        args=_LARGE,
+        variant="large",
+    ),
+    Trial("rnn", (Bar("test/mse", "<=", factor=1.10, reference="optimum"),)),
+    Trial("lstm", (Bar("test/mse", "<=", factor=1.05, reference="optimum"),)),
+    Trial("gru", (Bar("test/mse", "<=", factor=1.07, reference="optimum"),)),
+    Trial("lstm_multistep", (Bar("test/mse", "<=", factor=1.03, reference="optimum"),)),
+    Trial("lstm_attention", (Bar("test/mse", "<=", factor=1.05, reference="optimum"),)),
+    Trial("lstm_covariates", (Bar("test/mse", "<=", factor=1.05, reference="optimum"),)),
+)

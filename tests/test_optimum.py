@@ -1,0 +1,34 @@
+"""Every experiment, trained as shipped over seeds, reaches its bar and respects its floor."""
+
+import pytest
+from helpers import fit
+
+from lit_models.catalog import experiments
+from scripts.bars import TRIALS
+
+# A mean over 3 seeds of a score on 20,000 or more rows resolves this share of the floor.
+_RESOLUTION = 0.01
+
+
+def test_every_experiment_has_a_bar():
+    assert {trial.experiment for trial in TRIALS} == set(experiments())
+    assert len({trial.name for trial in TRIALS}) == len(TRIALS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.name)
+def test_bars(trial, tmp_path):
+    runs = []
+    for seed in range(trial.num_seeds):
+        options = trial.command(seed)[3:]
+        runs.append(fit(trial.experiment, *options, tmp_path=tmp_path / str(seed)))
+    for bar in trial.bars:
+        values = [run["metrics"][bar.metric] for run in runs]
+        assert bar.holds(runs), f"{bar.metric} {values}, limit {bar.limit(runs[0]):.6g} ({bar})"
+        optimum = runs[0]["optimum"].get(bar.metric)
+        if optimum is None:
+            continue
+        mean = sum(values) / len(values)
+        margin = _RESOLUTION * abs(optimum)
+        leak = mean < optimum - margin if bar.relation == "<=" else mean > optimum + margin
+        assert not leak, f"{bar.metric} {mean:.6g} beats its optimum {optimum:.6g}: a leak"
