@@ -12,9 +12,9 @@ import lightning as L
 class GracefulInterrupt(L.Callback):
     """Turns the first signal into a checkpoint at the end of the training step.
 
-    An interrupt in the middle of a step would leave a state that no uninterrupted run passes
-    through. A second signal stops at once. With several ranks Lightning's own handling stays: they
-    would save at different steps.
+    An interrupt in the middle of a step or of a validation would leave a state that no
+    uninterrupted run passes through. A second signal stops at once. With several ranks Lightning's
+    own handling stays: they would save at different steps.
 
     Attributes:
         signum: Signal that stopped the run, or None.
@@ -28,10 +28,10 @@ class GracefulInterrupt(L.Callback):
         if self.signum is not None:
             raise KeyboardInterrupt
         self.signum = signum
-        sys.stderr.write("\nstopping after this step; once more stops at once\n")
+        sys.stderr.write("\nstopping after this step or validation; once more stops at once\n")
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes the signals over."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes the signals over, from Lightning too: its handler stops between two hooks."""
         if trainer.world_size > 1:
             return
         for signum in (signal.SIGINT, signal.SIGTERM):
@@ -53,17 +53,10 @@ class GracefulInterrupt(L.Callback):
                 sys.stderr.write("saved; continue with --ckpt_path last\n")
             raise KeyboardInterrupt
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Stops a validation during a fit; the last checkpoint stands."""
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stops a run whose signal came during its last validation; its checkpoints stand."""
         if self.signum is not None:
+            sys.stderr.write("saved; the fit is complete, the test was left out\n")
             raise KeyboardInterrupt
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -80,6 +80,8 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         require_columns(frame, self.path, named)
         if len(frame) < 4:
             raise InputError(f"{self.path} has {len(frame)} rows; three splits need at least 4")
+        if self.task == "regression":
+            numeric_column(frame, self.path, self.target)
         check_complete(frame, self.path, self.target)
         return frame.drop(columns=self.drop)
 
@@ -88,8 +90,11 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         columns = [str(name) for name in self._frame.columns if name != self.target]
         if not columns:
             raise InputError(f"{self.path} has no column beside the target {self.target!r}")
-        for column in columns:
-            check_complete(self._frame, self.path, column)
+        for column in columns:  # of the whole file, so that a message names the file's row
+            if is_numeric(self._frame, column):
+                numeric_column(self._frame, self.path, column)
+            else:
+                check_complete(self._frame, self.path, column)
         return columns
 
     @cached_property

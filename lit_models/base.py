@@ -65,6 +65,7 @@ class LitModule(L.LightningModule):
         self.val_metrics = collection.clone(prefix="val/")
         self.test_metrics = collection.clone(prefix="test/")
         self._sums: dict[str, dict[str, Tensor]] = {"train": {}, "val": {}, "test": {}}
+        self._open_schedule: Any = None
 
     def step(self, batch: Any) -> StepOutput:
         """Loss and predictions of one batch."""
@@ -88,6 +89,13 @@ class LitModule(L.LightningModule):
             if isinstance(scaler, Standardize):
                 scaler.mean.copy_(mean)
                 scaler.std.copy_(std)
+
+    def on_train_start(self) -> None:
+        """Tells a schedule without a length the length of the run."""
+        # Asked for in configure_optimizers, the length makes the Trainer set its loader up before a
+        # checkpoint is restored, and the loader's place in the epoch is lost (lightning 2.6.6).
+        if self._open_schedule is not None:
+            self._open_schedule.total_steps = int(self.trainer.estimated_stepping_batches)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Loss whose gradient, averaged over the ranks, is that of the whole batch."""
@@ -173,7 +181,7 @@ class LitModule(L.LightningModule):
             return optimizer
         scheduler: Any = self.lr_scheduler(optimizer)
         if getattr(scheduler, "total_steps", 0) is None:
-            scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
+            self._open_schedule = scheduler
         config: dict[str, Any] = {
             "scheduler": scheduler,
             "interval": getattr(scheduler, "interval", "epoch"),

@@ -14,10 +14,10 @@ from lit_models.cli import build
 
 # Arguments of datamodules that shrink their data, where they have them.
 SMALL = {
-    "num_samples": 96,
+    "num_samples": 120,
     "num_train": 96,
     "num_val": 48,
-    "num_test": 48,
+    "num_test": 120,
     "num_sequences": 96,
     "num_documents": 96,
     "num_graphs": 4,

@@ -64,4 +64,5 @@ def test_predictions_are_whole_and_ordered(tmp_path):
         tables.append(pd.read_csv(predictions))
         predictions.unlink()
     assert len(tables[0]) == 53
-    pd.testing.assert_frame_equal(tables[0], tables[1], rtol=1e-6)
+    # float32: a product's rounding depends on how many rows share it
+    pd.testing.assert_frame_equal(tables[0], tables[1], rtol=1e-6, atol=1e-6)

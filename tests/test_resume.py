@@ -2,12 +2,14 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 
@@ -76,8 +78,31 @@ def test_interrupt_saves_and_continues(tmp_path, signum, code):
     run(tmp_path, "", "--ckpt_path", "last", "--trainer.max_steps", str(steps + 2))
 
 
-def _environment() -> dict[str, str]:
-    import os
+class _SignalInValidation(L.Callback):
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
 
+    def on_validation_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == self.epoch:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_an_interrupt_waits_for_the_validation(tmp_path, epoch):
+    whole = run(tmp_path, "whole")
+    callback = "--trainer.callbacks+=test_resume._SignalInValidation"
+    command = ["fit", "--config", CONFIG, "--runs_dir", str(tmp_path), "--model.dropout", "0.4"]
+    options = ["--run_id", "part", callback, f"--trainer.callbacks.epoch={epoch}"]
+    assert main([*command, *options]) == 130
+    last = tmp_path / "tiny" / "part" / "checkpoints" / "last.ckpt"
+    steps = 6 * (epoch + 1)
+    # One more step, unless there is none.
+    assert torch.load(last, weights_only=True)["global_step"] == min(steps + 1, 24)
+    part = run(tmp_path, "", "--ckpt_path", "last", "--trainer.callbacks", "null")
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(part)[name]), name
+
+
+def _environment() -> dict[str, str]:
     root = Path(__file__).parent
     return {**os.environ, "PYTHONPATH": f"{root.parent}{os.pathsep}{root}"}
