@@ -56,7 +56,7 @@ class ForecastFigure(FigureCallback):
             axes.plot(ahead, preds[row].cpu(), color="tab:red", label="forecast", **style)
             axes.axvline(0.5, color="lightgray", linewidth=1)
             axes.grid(alpha=0.3)
-        panels[0].legend(loc="upper left", ncols=3, fontsize=8)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
         panels[-1].set_xlabel("steps from the forecast's origin")
         figure.supylabel("value")
         return figure

@@ -238,18 +238,19 @@ class LitCLI(LightningCLI):
         os.environ["WANDB_MODE"] = mode
         if mode != "disabled" and not config["trainer"]["fast_dev_run"]:
             os.environ.setdefault("WANDB_SILENT", "true")
-            loggers.append(
-                WandbLogger(
-                    project=wandb["project"],
-                    name=wandb["name"] or f"{config['experiment']}-{self.run_dir.name}",
-                    id=self.run_dir.name,
-                    save_dir=str(self.run_dir),
-                    group=wandb["group"],
-                    tags=wandb["tags"],
-                    log_model=wandb["log_model"],
-                    resume="allow",
-                )
+            logger = WandbLogger(
+                project=wandb["project"],
+                name=wandb["name"] or f"{config['experiment']}-{self.run_dir.name}",
+                id=self.run_dir.name,
+                save_dir=str(self.run_dir),
+                group=wandb["group"],
+                tags=wandb["tags"],
+                log_model=wandb["log_model"],
+                resume="allow",
             )
+            # An argument that wandb has withdrawn, and warns about.
+            vars(logger).get("_wandb_init", {}).pop("anonymous", None)
+            loggers.append(logger)
         if self.subcommand in (None, "fit"):
             step = None if self.checkpoint is None else self.checkpoint["global_step"]
             loggers.append(MetricsCSV(self.run_dir, step))

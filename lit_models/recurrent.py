@@ -26,7 +26,7 @@ Attention over the window (Bahdanau et al., 2015) scores each step's state again
 Shape letters: B batch, T window, D input series, W state width, H horizon.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -94,6 +94,26 @@ class RecurrentEncoder(nn.Module):
         forward, backward = states.chunk(2, dim=-1)
         return states, torch.cat([forward[:, -1], backward[:, 0]], dim=-1)
 
+    def unroll(self, x: Tensor) -> tuple[Tensor, Tensor, list[tuple[Tensor, ...]]]:
+        """As :meth:`forward`, one step at a time, with what each step hands to the next.
+
+        Returns:
+            States, summary, and per step the carried tensors ``(num_layers, B, W)``: the state, and
+            for an LSTM the cell beside it.
+
+        Raises:
+            ValueError: For a bidirectional encoder, whose two chains have no common step.
+        """
+        if self.bidirectional:
+            raise ValueError("a bidirectional encoder cannot be unrolled; use bidirectional=False")
+        carried: list[tuple[Tensor, ...]] = []
+        state: Any = None
+        for step in torch.split(x, 1, dim=1):
+            _, state = self.cell(step, state)
+            carried.append(state if isinstance(state, tuple) else (state,))
+        states = torch.stack([parts[0][-1] for parts in carried], dim=1)
+        return states, states[:, -1], carried
+
 
 class WindowAttention(nn.Module):
     """Additive attention of the summary over the states of the window.
@@ -148,7 +168,10 @@ class RecurrentForecaster(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Forecast and attention weights."""
-        states, summary = self.encoder(x)
+        return self.read_out(*self.encoder(x))
+
+    def read_out(self, states: Tensor, summary: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Forecast and attention weights of an encoded window."""
         weights = None
         if self.attention is not None:
             context, weights = self.attention(states, summary)
@@ -243,7 +266,9 @@ class LitRecurrentForecaster(LitModule):
         return torch.cat(steps, dim=1)
 
     def _direct(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net(x)[0]
+        return self._add_skips(self.net(x)[0], x)
+
+    def _add_skips(self, out: Tensor, x: Tensor) -> Tensor:
         series = x[..., 0]
         last = series[:, -1:]
         if self.skip is not None:
@@ -254,7 +279,32 @@ class LitRecurrentForecaster(LitModule):
         """Squared error of a batch, auxiliary steps included where the batch has them."""
         forecast = self._forecast(self.x_scaler(batch.x))
         target = self.y_scaler(batch.y)
-        num_steps = min(forecast.shape[1], target.shape[1])
-        loss = F.mse_loss(forecast[:, :num_steps], target[:, :num_steps])
+        loss = _squared_error(forecast, target)
         preds = self.y_scaler.inverse(forecast[:, : self.horizon])
         return StepOutput(loss, len(batch.x), preds, batch.y[:, : self.horizon])
+
+    def state_gradients(self, batch: SeriesBatch) -> Tensor:
+        r"""Norm of :math:`\partial L / \partial s_t` by lag :math:`T - t`, for the direct forecast.
+
+        What vanishes or explodes: :math:`s_t` is all that step t hands to step t + 1, for an LSTM
+        the cell included; L is the loss of one window.
+
+        Returns:
+            Mean norm over the windows, ``(T,)``; lag 0 is the last step.
+        """
+        x = self.x_scaler(batch.x)
+        with torch.enable_grad():
+            states, summary, carried = self.net.encoder.unroll(x)
+            forecast = self._add_skips(self.net.read_out(states, summary)[0], x)
+            loss = _squared_error(forecast, self.y_scaler(batch.y)) * len(x)
+            parts = [part for step in carried for part in step]
+            gradients = torch.autograd.grad(loss, parts, materialize_grads=True)
+        squares = torch.stack([gradient.square().sum((0, 2)) for gradient in gradients])
+        norms = squares.view(len(carried), -1, len(x)).sum(1).sqrt()
+        return norms.mean(1).flip(0)
+
+
+def _squared_error(forecast: Tensor, target: Tensor) -> Tensor:
+    """Mean over the steps that both have."""
+    num_steps = min(forecast.shape[1], target.shape[1])
+    return F.mse_loss(forecast[:, :num_steps], target[:, :num_steps])
