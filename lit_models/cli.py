@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from callbacks.interrupt import GracefulInterrupt
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.loss_curves import LossCurves
 from callbacks.predictions import OrderedPredictions
 from callbacks.progress import RunProgress
@@ -133,6 +134,7 @@ class LitCLI(LightningCLI):
         )
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         wanted = class_arguments(self.command_line.classes.get("model", ""))
         for size in LINKED_SIZES:
             if size not in wanted:
@@ -177,7 +179,8 @@ class LitCLI(LightningCLI):
                     f"with --ckpt_path {self.run_dir}/checkpoints/last.ckpt"
                 )
         os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
-        config["checkpoint"]["dirpath"] = str(self.run_dir / "checkpoints")
+        for group in ("checkpoint", "last_checkpoint"):
+            config[group]["dirpath"] = str(self.run_dir / "checkpoints")
         config["trainer"]["default_root_dir"] = str(self.run_dir)
 
     @property

@@ -29,11 +29,16 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoint["state_dict"]
 
 
-# 53 rows in batches of 8: 6 steps an epoch. 12 is a boundary, 9 the middle of epoch 1.
-@pytest.mark.parametrize("stop", [12, 9])
-def test_resume_equals_uninterrupted(tmp_path, stop):
+# 53 rows in batches of 8: 6 steps an epoch. 12 is a boundary, 9 and 10 the middle of epoch 1.
+@pytest.mark.parametrize(("stop", "every"), [(12, "0"), (12, "3"), (9, "3"), (10, "0"), (11, "3")])
+def test_resume_equals_uninterrupted(tmp_path, stop, every):
     # The schedule's length belongs to the run, not to its first part.
-    same = ["--model.lr_scheduler.total_steps", "24", "--checkpoint.every_n_train_steps", "3"]
+    same = [
+        "--model.lr_scheduler.total_steps",
+        "24",
+        "--last_checkpoint.every_n_train_steps",
+        every,
+    ]
     whole = run(tmp_path, "whole", *same)
     run(tmp_path, "part", *same, "--trainer.max_steps", str(stop))
     part = run(tmp_path, "", *same, "--ckpt_path", "last", "--trainer.max_steps", "-1")
@@ -43,6 +48,28 @@ def test_resume_equals_uninterrupted(tmp_path, stop):
     results = [json.loads((folder / "results.json").read_text()) for folder in (whole, part)]
     assert results[0]["metrics"] == results[1]["metrics"]
     assert results[0]["optimizer_steps"] == results[1]["optimizer_steps"] == 24
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("val_check_interval", "2"), ("limit_val_batches", "0"), ("check_val_every_n_epoch", "3")],
+)
+def test_resume_of_other_rhythms(tmp_path, options):
+    """Validation within an epoch, none at all, and not after every epoch."""
+    same = [f"--trainer.{options[0]}", options[1]]
+    whole = run(tmp_path, "whole", *same)
+    run(
+        tmp_path,
+        "part",
+        *same,
+        "--trainer.max_steps",
+        "8",
+        "--model.lr_scheduler.total_steps",
+        "24",
+    )
+    part = run(tmp_path, "", *same, "--ckpt_path", "last", "--trainer.max_steps", "-1")
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(part)[name]), name
 
 
 def test_resumed_metrics_continue_the_file(tmp_path):
