@@ -7,6 +7,7 @@ import torch
 
 from callbacks.figures import FigureCallback
 from datamodules.batches import SupervisedBatch
+from datamodules.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,18 @@ class ConfusionMatrix(FigureCallback):
 
     def __init__(self, num_rows: int = 20_000) -> None:
         self.num_rows = num_rows
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Checks that there are classes.
+
+        Raises:
+            InputError: For a model without classes.
+        """
+        if "num_classes" not in pl_module.hparams:
+            raise InputError(
+                f"ConfusionMatrix needs a classifier, got {type(pl_module).__name__}; leave the "
+                "callback out, as --config mlp_regressor does"
+            )
 
     def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
         """The matrix."""

@@ -312,6 +312,15 @@ def run(argv: Sequence[str]) -> int:
     _quiet()
     # A user's own model or datamodule, named as module.Class, may stand in the current folder.
     sys.path.append(str(Path.cwd()))
+    code = 1
+    try:
+        code = _run(argv)
+    finally:
+        _finish_tracker(code)
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
     interrupt = GracefulInterrupt()
     try:
         LitCLI(prepare(argv), interrupt)
@@ -326,6 +335,13 @@ def run(argv: Sequence[str]) -> int:
         if stop.code not in (None, 0):
             raise
     return 0
+
+
+def _finish_tracker(code: int) -> None:
+    """Ends the W&B run with the command's exit code, so that a second command starts its own."""
+    wandb: Any = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=code)
 
 
 def build(argv: Sequence[str]) -> LitCLI:

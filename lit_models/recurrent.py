@@ -16,8 +16,9 @@ Elman (1990); Hochreiter and Schmidhuber (1997); Cho et al. (2014). Deviations:
 * A bidirectional encoder reads the *observed* window, which leaks nothing. Its summary is the
   final state of the forward cell beside the state of the backward cell at the first step; at the
   last step the backward cell has read a single input.
-* ``residual`` predicts the distance from the last observed value, and ``linear_skip`` adds a linear
-  map of the window: the baselines that are hard to beat on real series, built in.
+* ``residual`` reads and forecasts distances from the last observed value, so that a shift of the
+  series shifts the forecast, and ``linear_skip`` adds a linear map of the window: the baselines
+  that are hard to beat on real series, built in.
 
 Attention over the window (Bahdanau et al., 2015) scores each step's state against the summary,
 :math:`e_t = v^T \tanh(W_1 h_t + W_2 h), \; \alpha = \mathrm{softmax}(e)`, and hands
@@ -194,7 +195,8 @@ class LitRecurrentForecaster(LitModule):
         dropout: Probability of dropping a state between layers and before the head.
         mode: ``direct`` forecasts the horizon at once; ``rolling`` forecasts one step and feeds it
             back H - 1 times, for a single input series.
-        residual: Whether forecasts are distances from the last observed value.
+        residual: Whether the target series is read and forecast as distances from its last
+            observed value.
         linear_skip: Whether to add a linear map of the window's target series.
         num_auxiliary: Steps beyond the horizon the direct head also learns to forecast. They are
             known in training alone and shape the state; evaluation ignores them.
@@ -252,7 +254,7 @@ class LitRecurrentForecaster(LitModule):
 
     def attention_weights(self, x: Tensor) -> Tensor | None:
         """Attention over the window, ``(B, T)``; None without attention."""
-        weights: Tensor | None = self.net(self.x_scaler(x))[1]
+        weights: Tensor | None = self.net(self._center(self.x_scaler(x))[0])[1]
         return weights
 
     def _forecast(self, x: Tensor) -> Tensor:
@@ -266,14 +268,20 @@ class LitRecurrentForecaster(LitModule):
         return torch.cat(steps, dim=1)
 
     def _direct(self, x: Tensor) -> Tensor:
-        return self._add_skips(self.net(x)[0], x)
+        window, last = self._center(x)
+        return self._finish(self.net(window)[0], window, last)
 
-    def _add_skips(self, out: Tensor, x: Tensor) -> Tensor:
-        series = x[..., 0]
-        last = series[:, -1:]
+    def _center(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The window as the network sees it, and what its forecasts are distances from."""
+        last = x[:, -1, :1]
+        if not self.residual:
+            return x, torch.zeros_like(last)
+        return torch.cat([x[..., :1] - last.unsqueeze(1), x[..., 1:]], dim=-1), last
+
+    def _finish(self, out: Tensor, window: Tensor, last: Tensor) -> Tensor:
         if self.skip is not None:
-            out = out + self.skip(series - last if self.residual else series)
-        return out + last if self.residual else out
+            out = out + self.skip(window[..., 0])
+        return out + last
 
     def step(self, batch: SeriesBatch) -> StepOutput:
         """Squared error of a batch, auxiliary steps included where the batch has them."""
@@ -292,15 +300,15 @@ class LitRecurrentForecaster(LitModule):
         Returns:
             Mean norm over the windows, ``(T,)``; lag 0 is the last step.
         """
-        x = self.x_scaler(batch.x)
+        window, last = self._center(self.x_scaler(batch.x))
         with torch.enable_grad():
-            states, summary, carried = self.net.encoder.unroll(x)
-            forecast = self._add_skips(self.net.read_out(states, summary)[0], x)
-            loss = _squared_error(forecast, self.y_scaler(batch.y)) * len(x)
+            states, summary, carried = self.net.encoder.unroll(window)
+            forecast = self._finish(self.net.read_out(states, summary)[0], window, last)
+            loss = _squared_error(forecast, self.y_scaler(batch.y)) * len(window)
             parts = [part for step in carried for part in step]
             gradients = torch.autograd.grad(loss, parts, materialize_grads=True)
         squares = torch.stack([gradient.square().sum((0, 2)) for gradient in gradients])
-        norms = squares.view(len(carried), -1, len(x)).sum(1).sqrt()
+        norms = squares.view(len(carried), -1, len(window)).sum(1).sqrt()
         return norms.mean(1).flip(0)
 
 

@@ -1,0 +1,129 @@
+"""Weights & Biases offline: one run with the whole configuration, its figures, and its id kept."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from lit_models.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+CONFIG = str(ROOT / "tiny.yaml")
+
+
+def chunks(path: Path, block: int = 32768) -> Iterator[bytes]:
+    """Records of a .wandb file: a LevelDB log behind a header of 7 bytes."""
+    data, position, buffered = path.read_bytes(), 7, b""
+    while position + 7 <= len(data):
+        left = block - position % block
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        chunk = data[position + 7 : position + 7 + length]
+        position += 7 + length
+        buffered = chunk if kind in (1, 2) else buffered + chunk
+        if kind in (1, 4):
+            yield buffered
+
+
+def parse(path: Path) -> list[Any]:
+    found = []
+    for chunk in chunks(path):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(chunk)
+        found.append(record)
+    return found
+
+
+def records(run_dir: Path) -> list[Any]:
+    """Every record of every offline part of a run, oldest first.
+
+    wandb's own process may still be writing when the command has ended; its last record is `exit`.
+    """
+    found: list[Any] = []
+    for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb")):
+        deadline = time.monotonic() + 60
+        while not of_type(part := parse(path), "exit"):
+            assert time.monotonic() < deadline, f"{path} was not finished"
+            time.sleep(0.05)
+        found += part
+    return found
+
+
+def of_type(found: list[Any], kind: str) -> list[Any]:
+    return [getattr(r, kind) for r in found if r.WhichOneof("record_type") == kind]
+
+
+def entries(items: Any) -> dict[str, Any]:
+    return {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in items}
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def config_of(found: list[Any]) -> dict:
+    merged: dict = {}
+    for update in of_type(found, "config"):
+        merged |= entries(update.update)
+    return merged
+
+
+def test_a_run_holds_everything_and_keeps_its_id(offline):
+    fit = ["fit", "--config", CONFIG, "--runs_dir", "runs"]
+    schedule = ["--model.lr_scheduler.total_steps", "24"]
+    assert main([*fit, *schedule, "--run_id", "a1", "--trainer.max_epochs", "2"]) == 0
+    run_dir = offline / "runs" / "tiny" / "a1"
+    found = records(run_dir)
+    (run,) = of_type(found, "run")
+    assert run.run_id == "a1"
+    assert run.project == "lit-models"
+    config = config_of(found)
+    assert config["model"]["class_path"] == "tiny.LitTiny"
+    assert config["data"]["init_args"]["num_samples"] == 53
+    assert config["trainer"]["max_epochs"] == 2
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.01
+    assert config["seed_everything"] == 0
+    assert set(config) >= {"git_commit", "versions", "command"}
+    names = {name for history in of_type(found, "history") for name in entries(history.item)}
+    assert {"train/loss", "val/loss", "val/mse", "test/mse"} <= names
+    assert any(name.startswith("figures/loss_curves") for name in names)
+    assert list(run_dir.glob("wandb/offline-run-*/files/media/images/figures/*.png"))
+
+    assert main([*fit, "--ckpt_path", "last", "--trainer.max_epochs", "4"]) == 0
+    runs = of_type(records(run_dir), "run")
+    assert [run.run_id for run in runs] == ["a1", "a1"]
+    assert sorted(path.name for path in (offline / "runs" / "tiny").iterdir()) == ["a1"]
+
+
+def test_two_processes_make_one_run(offline):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT.parent), str(ROOT)])}
+    command = [sys.executable, "-m", "lit_models", "fit", "--config", CONFIG, "--config", "ddp"]
+    command += ["--trainer.devices", "2", "--run_id", "two", "--runs_dir", "runs"]
+    done = subprocess.run(
+        command, env=environment, cwd=offline, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    parts = list(offline.glob("**/offline-run-*"))
+    assert len(parts) == 1
+    (run,) = of_type(records(offline / "runs" / "tiny" / "two"), "run")
+    assert run.run_id == "two"
+
+
+def test_a_run_without_tracker_writes_its_metrics(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", CONFIG, "--run_id", "x", "--wandb.mode", "disabled"]) == 0
+    assert not list(tmp_path.glob("**/wandb"))
+    assert (tmp_path / "runs" / "tiny" / "x" / "metrics.csv").is_file()
