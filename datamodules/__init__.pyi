@@ -7,3 +7,8 @@ from .errors import InputError as InputError
 from .linear import LinearDataModule as LinearDataModule
 from .loader import TensorLoader as TensorLoader
 from .sine import SineDataModule as SineDataModule
+from .arrays import ArrayDataModule as ArrayDataModule
+from .digits import DigitsDataModule as DigitsDataModule
+from .gaussian_mixture import GaussianDataModule as GaussianDataModule
+from .gaussian_mixture import GaussianMixtureDataModule as GaussianMixtureDataModule
+from .mixture_law import MixtureLaw as MixtureLaw

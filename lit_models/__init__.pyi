@@ -8,3 +8,5 @@ from .optim import AdamWMatrixDecay as AdamWMatrixDecay
 from .optim import Noam as Noam
 from .optim import WarmupCosine as WarmupCosine
 from .recurrent import LitRecurrentForecaster as LitRecurrentForecaster
+from .ddpm import LitDDPM as LitDDPM
+from .gaussian_diffusion import GaussianDiffusion as GaussianDiffusion
