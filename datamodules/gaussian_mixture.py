@@ -152,9 +152,7 @@ class GaussianDataModule(GaussianMixtureDataModule):
         return {"test/wasserstein": Reference(value, "standard normal noise, not denoised")}
 
 
-def _check_components(
-    weights: list[float], means: list[list[float]], stds: list[float]
-) -> None:
+def _check_components(weights: list[float], means: list[list[float]], stds: list[float]) -> None:
     if not len(weights) == len(means) == len(stds) > 0:
         raise InputError(
             f"weights, means and stds need one entry per component, got {len(weights)}, "

@@ -1,5 +1,7 @@
 from .base import LitModule as LitModule
 from .base import StepOutput as StepOutput
+from .ddpm import LitDDPM as LitDDPM
+from .gaussian_diffusion import GaussianDiffusion as GaussianDiffusion
 from .linear_regression import LitLinearRegression as LitLinearRegression
 from .metrics import CrossEntropy as CrossEntropy
 from .mlp import LitMLPClassifier as LitMLPClassifier
@@ -8,5 +10,3 @@ from .optim import AdamWMatrixDecay as AdamWMatrixDecay
 from .optim import Noam as Noam
 from .optim import WarmupCosine as WarmupCosine
 from .recurrent import LitRecurrentForecaster as LitRecurrentForecaster
-from .ddpm import LitDDPM as LitDDPM
-from .gaussian_diffusion import GaussianDiffusion as GaussianDiffusion

@@ -35,8 +35,8 @@ from lit_models.base import LitModule, StepOutput
 from lit_models.gaussian_diffusion import (
     GaussianDiffusion,
     Prediction,
-    StepSampler,
     Schedule,
+    StepSampler,
     Variance,
 )
 from lit_models.layers.standardize import Standardize
@@ -212,7 +212,7 @@ class LitDDPM(LitModule):
         guided: Tensor = with_class + self.guidance_weight * (with_class - without)
         return guided
 
-    def _draws(self, num_rows: int, stream: int = 0, seed: int | None = None) -> SharedNoise:
+    def draws(self, num_rows: int, stream: int = 0, seed: int | None = None) -> SharedNoise:
         """Random numbers of the rows of a batch; streams are unrelated."""
         seed = self.step_seed if seed is None else seed
         if seed is None:
@@ -224,7 +224,7 @@ class LitDDPM(LitModule):
 
     def step(self, batch: SampleBatch) -> StepOutput:
         """Squared error of the output at a random step for each row."""
-        draws = self._draws(len(batch.x0))
+        draws = self.draws(len(batch.x0))
         t, weights = self.step_sampler(draws.uniform())
         y = batch.y
         if y is not None and self.num_classes:
@@ -239,7 +239,7 @@ class LitDDPM(LitModule):
 
     def eval_step(self, batch: SampleBatch) -> StepOutput:
         """The same at uniform steps, with the predicted noise and the exactly expected one."""
-        draws = self._draws(len(batch.x0))
+        draws = self.draws(len(batch.x0))
         last = self.diffusion.num_steps - 1
         t = (draws.uniform() * self.diffusion.num_steps).long().clamp(max=last)
         x_t, output, target, noise = self._denoise(batch.x0, t, batch.y, draws)
@@ -264,7 +264,7 @@ class LitDDPM(LitModule):
         super().test_step(batch, batch_idx)
         samples = self.sample(len(batch.x0), batch.y)
         for name, metric in self.sample_metrics.items(keep_base=True):
-            # A kernel's length is in units of the data's deviation, a distance in those of the data.
+            # The kernel's length is in standard units, a distance in the units of the data.
             scale = self.x_scaler if name == "mmd" else nn.Identity()
             metric.update(scale(samples), scale(batch.x0))
 
@@ -291,8 +291,8 @@ class LitDDPM(LitModule):
         Returns:
             Samples in the units of the data, ``(B, *sample_shape)``.
         """
-        draws = self._draws(num_samples, stream=1, seed=seed)
-        *_, x = self.reverse(draws.normal(self.sample_shape, self.dtype), draws, y)
+        draws = self.draws(num_samples, stream=1, seed=seed)
+        *_, x = self.reverse(draws.normal(self.sample_shape, self.x_scaler.mean.dtype), draws, y)
         return self.x_scaler.inverse(x)
 
     @torch.no_grad()

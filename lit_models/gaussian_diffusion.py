@@ -129,7 +129,9 @@ class GaussianDiffusion(nn.Module):
         return signal * x0 + std * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        r"""What a network is to output: the noise, :math:`x_0` or
+        r"""What a network is to output.
+
+        The noise, :math:`x_0`, or
         :math:`v = \sqrt{\bar\alpha_t}\, \epsilon - \sqrt{1 - \bar\alpha_t}\, x_0`.
         """
         if prediction == "noise":
@@ -200,9 +202,7 @@ class GaussianDiffusion(nn.Module):
         signal = self.sqrt_alphas_cumprod.double().cpu()[steps.t]
         std = self.sqrt_one_minus_alphas_cumprod.double().cpu()[steps.t]
         if prediction == "x0":
-            return steps._replace(
-                x=steps.x + steps.noise / std, noise=-steps.noise * signal / std
-            )
+            return steps._replace(x=steps.x + steps.noise / std, noise=-steps.noise * signal / std)
         if prediction == "v":
             return steps._replace(x=steps.x + steps.noise * std, noise=steps.noise * signal)
         return steps
@@ -241,9 +241,7 @@ class StepSampler(nn.Module):
         t = t.clamp(max=self.num_steps - 1)
         return t, (1 / (self.num_steps * shares[t])).to(uniform.dtype)
 
-    def update(
-        self, t: Tensor, losses: Tensor, sum_over_ranks: Callable[[Tensor], Tensor]
-    ) -> None:
+    def update(self, t: Tensor, losses: Tensor, sum_over_ranks: Callable[[Tensor], Tensor]) -> None:
         """Adds the losses ``(B,)`` of a batch."""
         if not self.importance:
             return

@@ -30,7 +30,7 @@ def wasserstein(x: Tensor, y: Tensor) -> Tensor:
         return (x - y).abs().mean(0)
     # Both quantile functions are constant between the union of their jumps.
     n, m = len(x), len(y)
-    jumps = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
+    jumps = torch.unique(torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]))
     widths = torch.diff(jumps, prepend=jumps.new_zeros(1)).to(x)
     rows_x, rows_y = ((jumps - 1) // m).to(x.device), ((jumps - 1) // n).to(x.device)
     return widths @ (x[rows_x] - y[rows_y]).abs() / (n * m)
@@ -127,4 +127,5 @@ class MMD(Metric):
     def compute(self) -> Tensor:
         """The distance of the mean features; 0 for equal sets, at most the square root of 2."""
         difference = self.preds / self.num_preds - self.target / self.num_target
-        return difference.norm().float()
+        distance: Tensor = torch.linalg.vector_norm(difference)
+        return distance.float()

@@ -77,7 +77,8 @@ class PixelAttention(nn.Module):
         """Output of the layer."""
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         mixed = self.attention(pixels, pixels, pixels, need_weights=False)[0]
-        return x + mixed.transpose(1, 2).reshape(x.shape)
+        out: Tensor = x + mixed.transpose(1, 2).reshape(x.shape)
+        return out
 
 
 class UNet(nn.Module):

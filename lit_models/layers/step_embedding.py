@@ -3,8 +3,8 @@ r"""Embedding of a diffusion step and, where there are classes, of the class to 
 Two families of time features, each beside its cosines:
 
 * ``sinusoidal``: :math:`\sin(t / 10000^{2i/F})`, Vaswani et al. (2017), as in DDPM;
-* ``fourier``: :math:`\sin(\pi k t / T), \; k = 1 \ldots F/2`, smooth in t and as fine as the process
-  at any T.
+* ``fourier``: :math:`\sin(\pi k t / T), \; k = 1 \ldots F/2`, the same functions of t / T at
+  any T.
 
 Shape letters: B batch, F time features, W width, K classes.
 """
