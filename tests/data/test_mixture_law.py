@@ -1,5 +1,6 @@
 """Exact answers about diffused mixtures: quadrature, sampling and published numbers as oracles."""
 
+import itertools
 import math
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_wasserstein_by_quadrature(law):
         return abs(empirical - law.cdf(torch.tensor([x], dtype=torch.float64)).item())
 
     cuts = sorted([-20.0, *samples.tolist(), 30.0])
-    pieces = zip(cuts[:-1], cuts[1:], strict=True)
+    pieces = itertools.pairwise(cuts)
     expected = sum(integrate.quad(difference, *piece, limit=200)[0] for piece in pieces)
     assert law.wasserstein(samples) == pytest.approx(expected, rel=1e-5)
 
