@@ -23,6 +23,15 @@ class EMA(EMAWeightAveraging):
         # Buffers are copied, not averaged: constants of a schedule would drift by rounding.
         super().__init__(use_buffers=False, decay=decay, update_every_n_steps=update_every_n_steps)
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Copies the model at the start of a fit."""
+        # The injected factories lead to the command, and so to the processes of further ranks,
+        # which cannot be copied. The average needs none.
+        names = ("optimizer", "lr_scheduler")
+        factories = {name: vars(pl_module).pop(name, None) for name in names}
+        super().setup(trainer, pl_module, stage)
+        vars(pl_module).update(factories)
+
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:

@@ -62,14 +62,14 @@ class SampleFigures(FigureCallback):
     def _paths(self, model: Any) -> tuple[list[int], Tensor]:
         """Steps kept, and the samples in the units of the data there, ``(kept, B, D)``."""
         draws = model.draws(self.num_samples, stream=2, seed=0)
-        x = draws.normal(model.sample_shape, torch.float32)
+        x = draws.normal(model.sample_shape, model.dtype)
         num_steps = len(model.sampler_steps.t)
         keep = set(torch.linspace(0, num_steps - 1, min(num_steps, 120)).long().tolist())
-        kept = [model.x_scaler.inverse(x).cpu()]
+        kept = [model.x_scaler.inverse(x).float().cpu()]
         times = [model.diffusion.num_steps]
         for i, samples in enumerate(model.reverse(x, draws)):
             if i in keep:
-                kept.append(model.x_scaler.inverse(samples).cpu())
+                kept.append(model.x_scaler.inverse(samples).float().cpu())
                 times.append(int(model.sampler_steps.t[i]))
         return times, torch.stack(kept)
 
@@ -98,7 +98,8 @@ class SampleFigures(FigureCallback):
             noised = law.noised(level)
             x = _grid(noised.quantiles(2000))
             t = torch.full((len(x),), step, device=model.device)
-            learned = model(x[:, None].float().to(model.device), t)[:, 0].cpu()
+            noised_x = x[:, None].to(device=model.device, dtype=model.dtype)
+            learned = model(noised_x, t)[:, 0].float().cpu()
             density = noised.log_prob(x[:, None]).exp()
             exact = law.noise(x[:, None], level.expand(len(x)))[:, 0]
             axes.fill_between(

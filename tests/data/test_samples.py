@@ -133,11 +133,11 @@ def test_wrong_files(tmp_path):
     with pytest.raises(InputError, match="no file"):
         _ = ArrayDataModule(str(tmp_path / "none.npy")).sample_shape
     (tmp_path / "text.npy").write_text("x,y\n1,2\n")
-    with pytest.raises(InputError, match="numpy.save"):
+    with pytest.raises(InputError, match=r"numpy\.save"):
         _ = ArrayDataModule(str(tmp_path / "text.npy")).sample_shape
     objects = np.array([{"a": 1}], dtype=object)
     np.save(tmp_path / "objects.npy", objects, allow_pickle=True)
-    with pytest.raises(InputError, match="numpy.save"):
+    with pytest.raises(InputError, match=r"numpy\.save"):
         _ = ArrayDataModule(str(tmp_path / "objects.npy")).sample_shape
     path = save(tmp_path, np.arange(5.0))
     with pytest.raises(InputError, match="one class for each"):
