@@ -34,7 +34,7 @@ class SampleFigures(FigureCallback):
 
     def __init__(
         self,
-        num_samples: int = 4000,
+        num_samples: int = 2000,
         num_paths: int = 60,
         steps: tuple[int, ...] = (0, 50, 200, 500, 900),
     ) -> None:
@@ -120,7 +120,7 @@ def _histogram(samples: Tensor, true: Tensor, law: Any, grid: Tensor) -> "Figure
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     shown = (grid[0].item(), grid[-1].item())
-    style: dict[str, Any] = {"bins": 100, "range": shown, "density": True}
+    style: dict[str, Any] = {"bins": 60, "range": shown, "density": True}
     axes.hist(samples, **style, color="tab:red", alpha=0.5, label="samples")
     if law is None:
         axes.hist(true, **style, histtype="step", color="black", label="held-out rows")

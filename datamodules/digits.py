@@ -34,7 +34,7 @@ class DigitsDataModule(SampleDataModule):
         batch_size: int = 128,
         seed: int = 0,
     ) -> None:
-        super().__init__(num_generated, batch_size, eval_batch_size=500, seed=seed)
+        super().__init__(num_generated, batch_size, eval_batch_size=64, seed=seed)
         self.conditional = conditional
 
     @property

@@ -218,9 +218,8 @@ class LitDDPM(LitModule):
         if seed is None:
             seed = int(torch.randint(2**62, ()).item())
         world_size = self.trainer.world_size if self._trainer is not None else 1
-        return SharedNoise(
-            (seed + (stream << 40)) % 2**63, num_rows, self.global_rank, world_size, self.device
-        )
+        stream_seed = hash((seed, stream))
+        return SharedNoise(stream_seed, num_rows, self.global_rank, world_size, self.device)
 
     def step(self, batch: SampleBatch) -> StepOutput:
         """Squared error of the output at a random step for each row."""

@@ -30,15 +30,16 @@ class SharedNoise:
         # Rounded up, so that a rank whose share is one row short draws the same numbers.
         self._drawn = -(-num_rows * world_size // _BLOCK) * _BLOCK
         self._generator = torch.Generator(device=device)
-        self._next_seed = seed
+        self._seed, self._count = seed, 0
 
     def _share(self, draws: Tensor) -> Tensor:
         return draws[self.rank :: self.world_size][: self.num_rows]
 
     def _reseeded(self) -> torch.Generator:
-        # A seed for each draw: the ranks may draw different amounts.
-        self._generator.manual_seed(self._next_seed)
-        self._next_seed = (self._next_seed + 1) & (2**63 - 1)
+        # A seed for each draw: the ranks may draw different amounts. The hash of integers is the
+        # same in every process.
+        self._generator.manual_seed(hash((self._seed, self._count)) & (2**63 - 1))
+        self._count += 1
         return self._generator
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
