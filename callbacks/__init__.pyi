@@ -1,3 +1,4 @@
+from .ema import EMA as EMA
 from .figures import FigureCallback as FigureCallback
 from .figures import save_figure as save_figure
 from .gradient_flow import GradientFlow as GradientFlow
@@ -8,6 +9,8 @@ from .predictions import OrderedPredictions as OrderedPredictions
 from .progress import RunProgress as RunProgress
 from .reproducible import StepSeed as StepSeed
 from .run_report import RunReport as RunReport
+from .sample_figures import ImageGrid as ImageGrid
+from .sample_figures import SampleFigures as SampleFigures
 from .series_figures import ForecastFigure as ForecastFigure
 from .table_figures import ConfusionMatrix as ConfusionMatrix
 from .table_figures import PredictedAgainstTrue as PredictedAgainstTrue

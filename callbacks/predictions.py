@@ -12,10 +12,11 @@ from torch import Tensor
 
 
 class OrderedPredictions(BasePredictionWriter):
-    """Writes ``predictions.csv``: one row per sample, in the order of the data.
+    """Writes the predictions into the run's folder: one row per sample, in the order of the data.
 
     Every rank's outputs are gathered on rank zero and sorted by row number; the datamodule turns
-    them into the units and labels of the user's file.
+    them into the units and labels of the user's file and names the file, ``predictions.csv`` where
+    it has no other.
     """
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ class OrderedPredictions(BasePredictionWriter):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        datamodule.prediction_frame(columns).to_csv(folder / "predictions.csv", index=False)
+        datamodule.write_predictions(columns, folder)
 
     @staticmethod
     def _gather(part: Any, trainer: L.Trainer) -> list[Any]:

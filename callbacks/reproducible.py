@@ -12,6 +12,9 @@ class StepSeed(L.Callback):
     Lightning saves no generator state. With this, dropout masks, sampled noise and teacher forcing
     are the same after any resume, and evaluation neither depends on training nor disturbs it.
 
+    The module's ``step_seed`` is the same on every rank, for noise that belongs to a row of the
+    batch whatever rank the row is on.
+
     Args:
         seed: Seed of the run.
     """
@@ -19,11 +22,15 @@ class StepSeed(L.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def _reseed(self, trainer: L.Trainer, stage: int, batch_idx: int) -> None:
+    def _reseed(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, stage: int, batch_idx: int
+    ) -> None:
         # Evaluation noise is the same every epoch: scores differ by the weights alone.
         epoch = trainer.current_epoch if stage == 0 else 0
         # The hash of integers is the same in every process, and takes a fraction of a microsecond.
-        value = hash((self.seed, stage, epoch, batch_idx, trainer.global_rank)) & (2**63 - 1)
+        step = (self.seed, stage, epoch, batch_idx)
+        pl_module.step_seed = hash(step) & (2**63 - 1)  # type: ignore[assignment]
+        value = hash((*step, trainer.global_rank)) & (2**63 - 1)
         torch.default_generator.manual_seed(value)
         if torch.cuda.is_available():
             torch.cuda.manual_seed_all(value)
@@ -32,7 +39,7 @@ class StepSeed(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seeds a training step."""
-        self._reseed(trainer, 0, batch_idx)
+        self._reseed(trainer, pl_module, 0, batch_idx)
 
     def on_validation_batch_start(
         self,
@@ -43,7 +50,7 @@ class StepSeed(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Seeds a validation step."""
-        self._reseed(trainer, 1, batch_idx)
+        self._reseed(trainer, pl_module, 1, batch_idx)
 
     def on_test_batch_start(
         self,
@@ -54,7 +61,7 @@ class StepSeed(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Seeds a test step."""
-        self._reseed(trainer, 2, batch_idx)
+        self._reseed(trainer, pl_module, 2, batch_idx)
 
     def on_predict_batch_start(
         self,
@@ -65,4 +72,4 @@ class StepSeed(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Seeds a prediction step."""
-        self._reseed(trainer, 3, batch_idx)
+        self._reseed(trainer, pl_module, 3, batch_idx)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import lightning as L
@@ -159,6 +160,15 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
+
+    def write_predictions(self, outputs: Mapping[str, Tensor], folder: Path) -> None:
+        """Writes the outputs of ``predict_step``, in row order, into the run's folder.
+
+        Args:
+            outputs: Tensors ``(rows,)`` or ``(rows, columns)`` by name.
+            folder: The run's folder.
+        """
+        self.prediction_frame(outputs).to_csv(folder / "predictions.csv", index=False)
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """Turns the outputs of ``predict_step``, in row order, into the table users read.

@@ -1,5 +1,7 @@
 from .base import LitModule as LitModule
 from .base import StepOutput as StepOutput
+from .ddpm import LitDDPM as LitDDPM
+from .gaussian_diffusion import GaussianDiffusion as GaussianDiffusion
 from .linear_regression import LitLinearRegression as LitLinearRegression
 from .metrics import CrossEntropy as CrossEntropy
 from .mlp import LitMLPClassifier as LitMLPClassifier

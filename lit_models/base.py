@@ -47,7 +47,12 @@ class LitModule(L.LightningModule):
         lr_scheduler: Makes the learning-rate schedule from the optimizer. A schedule class with an
             attribute ``interval = "step"`` advances at every optimizer step, any other one every
             epoch; one whose ``total_steps`` is None is told the length of the run.
+
+    Attributes:
+        step_seed: Seed of the current batch, the same on every rank; None outside a Trainer.
     """
+
+    step_seed: int | None = None
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ LINKED_SIZES = (
     "vocab_size",
     "num_nodes",
     "num_train",
+    "sample_shape",
 )
 
 

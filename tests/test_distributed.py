@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -52,6 +53,30 @@ def test_two_processes_equal_one(tmp_path, drop_last):
         assert results[1]["metrics"][name] == pytest.approx(value, rel=1e-6)
     logs = [pd.read_csv(tmp_path / "tiny" / name / "metrics.csv") for name in ("one", "two")]
     pd.testing.assert_frame_equal(logs[0], logs[1], rtol=1e-6)
+
+
+DDPM = ["--config", "ddpm", "--model.num_steps", "5", "--data.num_generated", "41"]
+DDPM += ["--data.num_samples", "230", "--data.num_test", "57", "--data.batch_size", "33"]
+DDPM += ["--trainer.enable_progress_bar", "false"]
+
+
+def test_two_processes_train_and_sample_as_one(tmp_path):
+    """Every row has its noise, whatever the rank it is on."""
+    same = [*DDPM, "--trainer.precision", "64-true", "--model.time_sampling", "importance"]
+    runs = []
+    for name, ranks in (("one", []), ("two", ["--config", "ddp", "--trainer.devices", "2"])):
+        options = [*same, "--trainer.max_epochs", "3", "--config", "cpu", *ranks]
+        command(tmp_path, "fit", *options, "--run_id", name)
+        path = tmp_path / "ddpm" / name
+        checkpoint = str(path / "checkpoints" / "last.ckpt")
+        command(tmp_path, "predict", *options, "--ckpt_path", checkpoint)
+        runs.append((*outcome(path), np.load(path / "samples.npy")))
+    for name, value in runs[0][1].items():
+        torch.testing.assert_close(value, runs[1][1][name], rtol=0, atol=1e-12)
+    for name, value in runs[0][0]["metrics"].items():
+        assert runs[1][0]["metrics"][name] == pytest.approx(value, rel=1e-6)
+    assert runs[0][2].shape == (41, 1)
+    np.testing.assert_allclose(runs[0][2], runs[1][2], rtol=1e-6, atol=1e-6)
 
 
 def test_predictions_are_whole_and_ordered(tmp_path):

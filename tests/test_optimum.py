@@ -6,9 +6,6 @@ from helpers import fit
 from lit_models.catalog import experiments
 from scripts.bars import TRIALS
 
-# A mean over 3 seeds of a score on 20,000 or more rows resolves this share of the floor.
-_RESOLUTION = 0.01
-
 
 def test_every_experiment_has_a_bar():
     assert {trial.experiment for trial in TRIALS} == set(experiments())
@@ -29,6 +26,6 @@ def test_bars(trial, tmp_path):
         if optimum is None:
             continue
         mean = sum(values) / len(values)
-        margin = _RESOLUTION * abs(optimum)
+        margin = bar.resolution * abs(optimum)
         leak = mean < optimum - margin if bar.relation == "<=" else mean > optimum + margin
         assert not leak, f"{bar.metric} {mean:.6g} beats its optimum {optimum:.6g}: a leak"

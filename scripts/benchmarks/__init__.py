@@ -1,72 +1,71 @@
-"""Timings as ratios: two ways to do the same work, alternating in one process."""
+"""Speed measured as ratios in one run; each module has ``CASES``, by name."""
 
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """Seconds of ours over seconds of theirs.
+class Ratio(NamedTuple):
+    """How many times faster one of two ways is.
 
     Attributes:
-        ours: What is measured.
-        theirs: What it is measured against.
-        values: One ratio per round.
-        seconds: Median seconds of ours, per unit of work.
-        unit: The unit of work.
+        value: Seconds of the other over seconds of ours, of the medians.
+        ours: Median seconds of ours.
+        other: Median seconds of the other.
+        low: Smallest ratio of a pair of runs.
+        high: Largest ratio of a pair of runs.
     """
 
-    ours: str
-    theirs: str
-    values: tuple[float, ...]
-    seconds: float
-    unit: str
-
-    @property
-    def median(self) -> float:
-        """Median ratio."""
-        return statistics.median(self.values)
-
-    def __str__(self) -> str:
-        low, high = min(self.values), max(self.values)
-        return (
-            f"{self.median:.2f} x [{low:.2f}, {high:.2f}] {self.theirs}; "
-            f"{_duration(self.seconds)} per {self.unit}"
-        )
+    value: float
+    ours: float
+    other: float
+    low: float
+    high: float
 
 
-def _duration(seconds: float) -> str:
-    for factor, unit in ((1e6, "us"), (1e3, "ms")):
-        if seconds * factor < 1000:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds:.3g} s"
+def compare_seconds(
+    ours: Callable[[], float], other: Callable[[], float], num_pairs: int = 9
+) -> Ratio:
+    """Compares two callables that return what they took, run in turn.
+
+    Args:
+        ours: What this project does; returns seconds per unit of work.
+        other: What it is compared with; likewise.
+        num_pairs: Times each is run after a first time that does not count.
+    """
+    pairs = [(ours(), other()) for _ in range(num_pairs + 1)][1:]
+    medians = [statistics.median(seconds) for seconds in zip(*pairs, strict=True)]
+    ratios = [theirs / mine for mine, theirs in pairs]
+    return Ratio(medians[1] / medians[0], *medians, min(ratios), max(ratios))
 
 
-def timed(work: Callable[[], object]) -> float:
+def compare(ours: Callable[[], Any], other: Callable[[], Any], num_pairs: int = 9) -> Ratio:
+    """Runs two callables in turn and compares their medians.
+
+    Args:
+        ours: What this project does.
+        other: What it is compared with.
+        num_pairs: Times each is run after a first time that does not count.
+    """
+    return compare_seconds(lambda: timed(ours), lambda: timed(other), num_pairs)
+
+
+def timed(call: Callable[[], Any]) -> float:
     """Seconds of one call."""
     start = time.perf_counter()
-    work()
+    call()
     return time.perf_counter() - start
 
 
-def compare(
-    ours: Callable[[], float],
-    theirs: Callable[[], float],
-    names: tuple[str, str],
-    unit: str,
-    rounds: int = 7,
-) -> Ratio:
-    """Runs both in turn; each call returns its seconds per unit of work.
-
-    Args:
-        ours: The measured way.
-        theirs: The way it is compared with.
-        names: What the two are, ours first.
-        unit: The unit of work.
-        rounds: Pairs of runs; one more goes before them and does not count.
-    """
-    pairs = [(ours(), theirs()) for _ in range(rounds + 1)][1:]
-    values = tuple(a / b for a, b in pairs)
-    return Ratio(*names, values, statistics.median(a for a, _ in pairs), unit)
+def print_cases(cases: dict[str, Callable[[], Ratio]]) -> None:
+    """Runs cases and prints a row for each."""
+    print(f"{'case':<44} {'other/ours':>10} {'range':>13} {'ours/other':>10} {'ours ms':>9}")
+    for name, case in cases.items():
+        ratio = case()
+        spread = f"{ratio.low:.2f}-{ratio.high:.2f}"
+        print(
+            f"{name:<44} {ratio.value:>10.2f} {spread:>13} {1 / ratio.value:>10.2f} "
+            f"{1e3 * ratio.ours:>9.3g}",
+            flush=True,
+        )

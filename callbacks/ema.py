@@ -1,0 +1,40 @@
+"""Exponential moving average of the weights, scored at every evaluation."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+class EMA(EMAWeightAveraging):
+    """Lightning's moving average, safe to test after a fit.
+
+    The checkpoint's weights are the averaged ones, the raw ones stand beside them for a resumed
+    fit. Lightning's callback takes the raw ones back wherever it loads a checkpoint after a fit,
+    the test of the best one included; this one does so at the start of a fit alone.
+
+    Args:
+        decay: Weight of the average at each step.
+        update_every_n_steps: Optimizer steps between two updates.
+    """
+
+    def __init__(self, decay: float = 0.999, update_every_n_steps: int = 1) -> None:
+        # Buffers are copied, not averaged: constants of a schedule would drift by rounding.
+        super().__init__(use_buffers=False, decay=decay, update_every_n_steps=update_every_n_steps)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Copies the model at the start of a fit."""
+        # The injected factories lead to the command, and so to the processes of further ranks,
+        # which cannot be copied. The average needs none.
+        names = ("optimizer", "lr_scheduler")
+        factories = {name: vars(pl_module).pop(name, None) for name in names}
+        super().setup(trainer, pl_module, stage)
+        vars(pl_module).update(factories)
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Takes average and raw weights back to continue a fit."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)

@@ -1,0 +1,157 @@
+"""Datamodules of samples: splits, evaluation rows, own files and mistakes in them."""
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules import (
+    ArrayDataModule,
+    DigitsDataModule,
+    GaussianDataModule,
+    GaussianMixtureDataModule,
+    InputError,
+)
+
+RING = {"weights": [0.5, 0.5], "means": [[0.0, 1.0], [2.0, -1.0]], "stds": [0.3, 0.2]}
+
+
+@pytest.mark.parametrize("options", [{}, RING], ids=["line", "plane"])
+def test_rows_are_a_function_of_seed_and_split(options):
+    first, second, other = (
+        GaussianMixtureDataModule(**options, num_samples=500, num_test=50, seed=seed)
+        for seed in (3, 3, 4)
+    )
+    assert torch.equal(first.split("train").x0, second.split("train").x0)
+    assert not torch.equal(first.split("train").x0, other.split("train").x0)
+    rows = [first.split(split).x0 for split in ("train", "val", "test")]
+    assert [len(row) for row in rows] == [500, 5, 50]
+    assert len(torch.cat(rows).unique(dim=0)) == 555
+
+
+def test_evaluation_rows_stand_for_the_law():
+    data = GaussianDataModule(num_test=2000)
+    test = data.split("test").x0
+    # Quantiles of N(3, 4) are closer to it than any sample of that size.
+    assert data.law.wasserstein(test) < 0.05 * data.law.wasserstein_noise(2000)
+    assert not torch.equal(test, test.sort(0).values)
+
+
+def test_references():
+    data = GaussianDataModule(num_samples=10, num_test=1000)
+    assert data.optimum["test/eps_mse"].value == 0
+    assert data.optimum["test/wasserstein"].value == pytest.approx(0.0812, abs=1e-3)
+    # N(0, 1) against N(3, 4): the distance 3 + z of the quantiles at z changes sign at z = -3.
+    z = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
+    expected = (3 + z).abs().mean().item()
+    assert data.baseline["test/wasserstein"].value == pytest.approx(expected, abs=5e-3)
+
+
+def test_noise_of_the_sliced_distance():
+    from lit_models.sample_metrics import SlicedWasserstein
+
+    data = GaussianMixtureDataModule(**RING, num_test=200)
+    metric = SlicedWasserstein(2)
+    values = []
+    for seed in range(400):
+        generator = torch.Generator().manual_seed(seed)
+        metric.update(data.law.sample(200, generator), data.law.sample(200, generator))
+        values.append(metric.compute().item())
+        metric.reset()
+    expected = data.optimum["test/sliced_wasserstein"].value
+    assert expected == pytest.approx(np.mean(values), rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": [0.5, 0.6]}, "sum to 1"),
+        ({"stds": [0.1]}, "one entry per component"),
+        ({"stds": [0.1, 0.0]}, "must be positive, got 0"),
+        ({"means": [[0.0], [1.0, 2.0]]}, "same number of dimensions"),
+        ({"num_test": 3}, "num_test"),
+        ({"num_generated": 0}, "num_generated"),
+    ],
+)
+def test_wrong_arguments(options, message):
+    with pytest.raises(InputError, match=message):
+        GaussianMixtureDataModule(**options)
+
+
+def save(tmp_path, array, name="x.npy"):
+    np.save(tmp_path / name, array)
+    return str(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sample_shape"),
+    [((37,), (1,)), ((37, 3), (3,)), ((37, 4, 5), (1, 4, 5)), ((37, 2, 4, 5), (2, 4, 5))],
+)
+def test_own_arrays(tmp_path, shape, sample_shape):
+    array = np.arange(np.prod(shape)).reshape(shape)
+    data = ArrayDataModule(save(tmp_path, array))
+    assert data.sample_shape == sample_shape
+    assert data.num_classes == 0
+    rows = torch.cat([data.split(split).x0 for split in ("train", "val", "test")])
+    assert rows.shape == (37, *sample_shape)
+    order = rows.flatten(1)[:, 0].argsort()
+    np.testing.assert_array_equal(rows[order].numpy().ravel(), array.ravel())
+    mean, std = data.standardization["x_scaler"]
+    assert len(mean) == (sample_shape[0] if len(sample_shape) == 1 else 1)
+    scaled = (data.split("train").x0.double() - mean) / std
+    assert scaled.mean().item() == pytest.approx(0, abs=1e-9)
+
+
+def test_own_classes(tmp_path):
+    classes = np.arange(40) % 4
+    data = ArrayDataModule(
+        save(tmp_path, np.arange(40.0)), save(tmp_path, classes, "y.npy"), num_generated=6
+    )
+    assert data.num_classes == 4
+    for split in ("train", "val", "test"):
+        batch = data.split(split)
+        assert torch.equal(batch.x0[:, 0].long() % 4, batch.y)
+        assert set(batch.y.tolist()) == {0, 1, 2, 3}
+    assert data.split("predict").y.tolist() == [0, 1, 2, 3, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([1.0, np.nan, 2.0]), "row 1 is not finite"),
+        (np.array(["a", "b"]), "numbers are needed"),
+        (np.float64(3.0), "numbers are needed"),
+        (np.zeros((2, 2, 2, 2, 2)), "1 to 4 dimensions"),
+        (np.zeros((9, 0)), "1 to 4 dimensions"),
+    ],
+)
+def test_wrong_arrays(tmp_path, array, message):
+    with pytest.raises(InputError, match=message):
+        _ = ArrayDataModule(save(tmp_path, array)).sample_shape
+
+
+def test_wrong_files(tmp_path):
+    with pytest.raises(InputError, match="no file"):
+        _ = ArrayDataModule(str(tmp_path / "none.npy")).sample_shape
+    (tmp_path / "text.npy").write_text("x,y\n1,2\n")
+    with pytest.raises(InputError, match=r"numpy\.save"):
+        _ = ArrayDataModule(str(tmp_path / "text.npy")).sample_shape
+    objects = np.array([{"a": 1}], dtype=object)
+    np.save(tmp_path / "objects.npy", objects, allow_pickle=True)
+    with pytest.raises(InputError, match=r"numpy\.save"):
+        _ = ArrayDataModule(str(tmp_path / "objects.npy")).sample_shape
+    path = save(tmp_path, np.arange(5.0))
+    with pytest.raises(InputError, match="one class for each"):
+        _ = ArrayDataModule(path, save(tmp_path, np.arange(4), "y.npy")).num_classes
+    with pytest.raises(InputError, match="whole numbers"):
+        _ = ArrayDataModule(path, save(tmp_path, np.arange(5) - 1, "y.npy")).num_classes
+    with pytest.raises(InputError, match="val_fraction"):
+        ArrayDataModule(path, val_fraction=0.6, test_fraction=0.4)
+
+
+def test_digits():
+    data = DigitsDataModule()
+    sizes = [len(data.split(split).x0) for split in ("train", "val", "test")]
+    assert sum(sizes) == 1797
+    assert data.split("train").x0.shape[1:] == (1, 8, 8)
+    assert data.split("test").y.unique().tolist() == list(range(10))
+    assert DigitsDataModule(conditional=False).split("val").y is None

@@ -1,0 +1,189 @@
+"""Sampler, guidance and training of the model; the exact prediction as the oracle of its laws."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from datamodules import GaussianMixtureDataModule, MixtureLaw
+from datamodules.batches import SampleBatch
+from datamodules.mixture_law import gaussian_after_sampling
+from lit_models import LitDDPM
+from lit_models.unet import UNet
+
+
+def law(mean, std):
+    parts = ([1.0], [[mean]], [[std]])
+    return MixtureLaw(*(torch.tensor(v, dtype=torch.float64) for v in parts))
+
+
+class Exact(nn.Module):
+    """The denoiser that knows the law; the embedding carries the step."""
+
+    def __init__(self, model, true):
+        super().__init__()
+        self.law, self.levels = true, model.diffusion.alphas_cumprod
+
+    def forward(self, x, embedding):
+        t = embedding[:, 0].long()
+        return self.law.noise(x, self.levels[t].expand(len(x))).to(x.dtype)
+
+
+def with_exact_denoiser(true, **options):
+    model = LitDDPM(sample_shape=(1,), num_classes=0, **options).double()
+    model.denoiser = Exact(model, true)
+    model.embedding = nn.Module()
+    model.embedding.forward = lambda t, y=None: t[:, None].double()
+    model.embedding.classes = None
+    return model
+
+
+@pytest.mark.parametrize(
+    ("options", "mean", "std"),
+    [
+        # The exact laws of the samplers, by a recursion of moments in another program.
+        ({"variance": "beta"}, 2.9995, 1.9976),
+        ({"variance": "posterior"}, 2.9995, 1.9937),
+        ({"sampler": "ddim"}, 2.9619, 1.9969),
+        ({"sampler": "ddim", "num_sample_steps": 50}, 2.9630, 1.9395),
+    ],
+)
+def test_optimal_sampler_law(options, mean, std):
+    model = with_exact_denoiser(law(3.0, 2.0), **options)
+    levels = model.diffusion.alphas_cumprod
+    exact = gaussian_after_sampling(3.0, 2.0, model.sampler_steps, levels)
+    assert exact == pytest.approx((mean, std), abs=6e-5)
+    grid, cdf = law(3.0, 2.0).sampled(model.sampler_steps, levels)
+    assert (cdf - law(*exact).cdf(grid)).abs().max() < 2e-5
+    if len(model.sampler_steps.t) == 50 or options == {"variance": "beta"}:
+        samples = model.sample(4000, seed=1)
+        assert samples.mean().item() == pytest.approx(mean, abs=4 * std / math.sqrt(4000))
+        assert samples.std().item() == pytest.approx(std, abs=4 * std / math.sqrt(8000))
+
+
+def test_sampler_law_of_a_mixture():
+    data = GaussianMixtureDataModule()
+    model = with_exact_denoiser(data.law, num_steps=200, beta_end=0.1)
+    grid, cdf = data.law.sampled(model.sampler_steps, model.diffusion.alphas_cumprod)
+    samples = model.sample(20_000, seed=3)[:, 0].sort().values
+    at = torch.searchsorted(samples, grid) / len(samples)
+    assert (at - cdf).abs().max() < 1.63 / math.sqrt(len(samples))  # Kolmogorov, 1 %
+    distance = torch.trapezoid((cdf - data.law.cdf(grid)).abs(), grid)
+    assert 0 < distance < 0.02
+
+
+def test_ddim_eta_1_draws_the_samples_of_the_ancestral_sampler():
+    options = {"sample_shape": (3,), "num_classes": 0, "num_steps": 53, "hidden_size": 11}
+    ancestral = LitDDPM(**options, variance="posterior").double()
+    ddim = LitDDPM(**options, sampler="ddim", eta=1.0).double()
+    nn.init.normal_(ancestral.denoiser.outer.weight, std=0.1)
+    ddim.load_state_dict(ancestral.state_dict())
+    torch.testing.assert_close(ancestral.sample(7, seed=5), ddim.sample(7, seed=5))
+
+
+def conditional(weight, **options):
+    torch.manual_seed(1)
+    model = LitDDPM((2,), 3, num_steps=29, hidden_size=13, guidance_weight=weight, **options)
+    nn.init.normal_(model.denoiser.outer.weight, std=0.3)
+    return model.double()
+
+
+def test_guidance_of_weight_0_is_the_conditional_sampler():
+    y = torch.tensor([0, 1, 2, 1, 0])
+    model, guided = conditional(0.0), conditional(1e-12)
+    torch.testing.assert_close(model.sample(5, y, seed=2), guided.sample(5, y, seed=2))
+    assert not torch.allclose(model.sample(5, y, seed=2), conditional(2.0).sample(5, y, seed=2))
+
+
+@pytest.mark.parametrize("prediction", ["noise", "x0", "v"])
+def test_guidance_formula(prediction):
+    y, t = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([3, 7, 11, 20, 28])
+    x = torch.randn(5, 2, dtype=torch.float64)
+    guided, model = conditional(1.7, prediction=prediction), conditional(0, prediction=prediction)
+    expected = 2.7 * model(x, t, y) - 1.7 * model(x, t)
+    torch.testing.assert_close(guided(x, t, y), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_dropped_classes_train_the_unconditional_prediction():
+    model = conditional(0.0, class_dropout=1.0)
+    model.step(SampleBatch(torch.randn(8, 2).double(), torch.arange(8) % 3)).loss.backward()
+    gradient = model.embedding.classes.weight.grad
+    assert gradient[3].abs().sum() > 0
+    assert gradient[:3].abs().sum() == 0
+
+
+def test_sampling_is_seeded_and_leaves_the_generator_alone():
+    model = conditional(0.0)
+    state = torch.get_rng_state()
+    first = model.sample(6, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, model.sample(6, seed=3))
+    assert not torch.equal(first, model.sample(6, seed=4))
+
+
+@pytest.mark.parametrize("prediction", ["x0", "v"])
+def test_predictions_agree_at_the_optimum(prediction):
+    """With exact outputs every parametrisation takes the same steps."""
+    model = LitDDPM((1,), 0, num_steps=31, prediction=prediction).double()
+    steps, true = model.sampler_steps, law(0.5, 0.7)
+    outputs = model.diffusion.for_output(steps, prediction)
+    x = torch.linspace(-2, 2, 7, dtype=torch.float64)[:, None]
+    for i, t in enumerate(steps.t):
+        noise = true.noise(x, model.diffusion.alphas_cumprod[t].expand(7))
+        signal, std = model.diffusion.levels(t.expand(7), x)
+        x0 = (x - std * noise) / signal
+        output = x0 if prediction == "x0" else signal * noise - std * x0
+        torch.testing.assert_close(
+            steps.x[i] * x + steps.noise[i] * noise,
+            outputs.x[i] * x + outputs.noise[i] * output,
+            rtol=1e-9,
+            atol=1e-9,
+        )
+
+
+def test_importance_sampling_trains():
+    torch.manual_seed(0)
+    model = LitDDPM((1,), 0, num_steps=5, hidden_size=16, time_sampling="importance")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    batch = SampleBatch(torch.randn(64, 1))
+    for _ in range(60):
+        optimizer.zero_grad()
+        model.step(batch).loss.backward()
+        optimizer.step()
+    assert model.step_sampler.count.min() > 10
+    t, weights = model.step_sampler(torch.rand(64))
+    assert weights is not None
+    assert t.unique().numel() > 1
+
+
+@pytest.mark.parametrize("side", [8, 7, 5])
+def test_unet_shapes_and_conditioning(side):
+    net = UNet(3, 8, num_blocks=2, channel_multipliers=(1, 2, 2)).double()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(2, 3, side, side, dtype=torch.float64)
+    embeddings = torch.randn(2, 8, dtype=torch.float64)
+    out = net(x, embeddings)
+    assert out.shape == x.shape
+    torch.testing.assert_close(out[1:], net(x[1:], embeddings[1:]))  # rows do not mix
+    torch.testing.assert_close(net(x, embeddings[:1]), net(x, embeddings[:1].expand(2, -1)))
+    far = x.clone()
+    far[0, 0, 0, 0] += 1.0
+    assert (net(far, embeddings)[0, :, -1, -1] - out[0, :, -1, -1]).abs().min() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"denoiser": "unet"}, "use denoiser mlp"),
+        ({"hidden_size": 0}, "positive"),
+        ({"guidance_weight": 1.0}, "guidance_weight=1 needs data with classes"),
+        ({"class_dropout": 1.2}, "got 1.2"),
+        ({"num_time_features": 5}, "must be even"),
+        ({"num_sample_steps": 0}, "got 0"),
+    ],
+)
+def test_wrong_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        LitDDPM(**{"sample_shape": (2,), "num_classes": 0, **options})
