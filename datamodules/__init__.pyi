@@ -6,4 +6,5 @@ from .csv_tabular import CSVTabularDataModule as CSVTabularDataModule
 from .errors import InputError as InputError
 from .linear import LinearDataModule as LinearDataModule
 from .loader import TensorLoader as TensorLoader
+from .noisy_sine import NoisySineRegressionDataModule as NoisySineRegressionDataModule
 from .sine import SineDataModule as SineDataModule
