@@ -67,11 +67,14 @@ class BayesianLinear(nn.Module):
         Input ``(B, D)`` or ``(S, B, D)``, output ``(B, K)`` or ``(S, B, K)``.
     """
 
+    prior_std: Tensor
+
     def __init__(
         self, in_features: int, out_features: int, prior_std: float = 1.0, initial_std: float = 0.05
     ) -> None:
         super().__init__()
-        self.prior_std = prior_std
+        # A buffer, so that networks batched by torch.func may have a prior each.
+        self.register_buffer("prior_std", torch.tensor(prior_std), persistent=False)
         bound = math.sqrt(1 / in_features)
         shape = (out_features, in_features)
         self.weight_mean = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
@@ -100,7 +103,7 @@ class BayesianLinear(nn.Module):
         total = self.weight_mean.new_zeros(())
         for mean, log_std in self._posteriors():
             squares = ((2 * log_std).exp() + mean.square()) / self.prior_std**2
-            total = total + 0.5 * (squares - 1).sum() - (log_std - math.log(self.prior_std)).sum()
+            total = total + 0.5 * (squares - 1).sum() - (log_std - self.prior_std.log()).sum()
         return total
 
     def _posteriors(self) -> list[tuple[Tensor, Tensor]]:

@@ -68,6 +68,8 @@ class MCDropoutMLP(nn.Module):
         Input ``(B, D)``, output ``(B, K)``.
     """
 
+    rates: Tensor
+
     def __init__(
         self,
         in_features: int,
@@ -87,24 +89,31 @@ class MCDropoutMLP(nn.Module):
         sizes = [in_features, *hidden_sizes, out_features]
         self.layers = nn.ModuleList(map(nn.Linear, sizes[:-1], sizes[1:]))
         self.norms = nn.ModuleList(map(nn.BatchNorm1d, hidden_sizes if batch_norm else ()))
-        self.rates = [input_dropout] + [dropout] * len(hidden_sizes)
+        # A buffer, so that networks batched by torch.func may have a rate each.
+        rates = torch.tensor([input_dropout] + [dropout] * len(hidden_sizes))
+        self.register_buffer("rates", rates, persistent=False)
         self.activation: Activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs with fresh masks for each row; for training."""
-        h = nn.functional.dropout(x, self.rates[0])
+        h = self._drop(x, 0)
         for depth, layer in enumerate(self.layers[:-1]):
             h = layer(h)
             if self.norms:
                 h = self.norms[depth](h)
-            h = nn.functional.dropout(ACTIVATIONS[self.activation](h), self.rates[depth + 1])
+            h = self._drop(ACTIVATIONS[self.activation](h), depth + 1)
         outputs: Tensor = self.layers[-1](h)
         return outputs
+
+    def _drop(self, h: Tensor, depth: int) -> Tensor:
+        # On a CPU this takes less than half the time of torch's dropout, which is Bernoulli draws.
+        rate = self.rates[depth]
+        return h * (torch.rand_like(h) >= rate) / (1 - rate)
 
     def draw(self, num_draws: int, generator: torch.Generator | None = None) -> list[AffineDraws]:
         """Networks with one mask each, folded into the weights; norms by running statistics."""
         draws = []
-        for depth, rate in enumerate(self.rates):
+        for depth, rate in enumerate(self.rates.unbind()):
             weight, bias = self._affine(depth)
             shape = (num_draws, 1, weight.shape[1])
             uniform = torch.rand(shape, generator=generator, device=weight.device)
@@ -130,7 +139,7 @@ class MCDropoutMLP(nn.Module):
     def penalty(self, length_scale: float) -> Tensor:
         r"""Prior term :math:`\frac{l^2}{2} \sum_l (1 - p_l) |M_l|^2 + |m_l|^2` in nats."""
         terms = []
-        for layer, rate in zip(self.layers, self.rates, strict=True):
+        for layer, rate in zip(self.layers, self.rates.unbind(), strict=True):
             assert isinstance(layer, nn.Linear)
             terms.append(layer.weight.square().sum() / (1 - rate) + layer.bias.square().sum())
         return 0.5 * length_scale**2 * torch.stack(terms).sum()

@@ -89,6 +89,8 @@ class Trial:
 
 
 _OLS = LinearDataModule().ols_mse
+# Mean over data seeds 0 to 3 of the exact posterior's score: python -m scripts.hmc
+_HMC_NLL = -0.1365
 _LARGE = ("--config", "large_table", "--data.num_samples", "250000")
 
 TRIALS: tuple[Trial, ...] = (
@@ -122,4 +124,28 @@ TRIALS: tuple[Trial, ...] = (
     Trial("lstm_multistep", (Bar("test/mse", "<=", factor=1.03, reference="optimum"),)),
     Trial("lstm_attention", (Bar("test/mse", "<=", factor=1.05, reference="optimum"),)),
     Trial("lstm_covariates", (Bar("test/mse", "<=", factor=1.05, reference="optimum"),)),
+    Trial(
+        "bayesian_mlp",
+        (
+            Bar("test/nll", "<=", _HMC_NLL + 0.04, note="exact posterior by HMC + 0.04"),
+            Bar("test/coverage_95", ">=", 0.93),
+            Bar("test/coverage_95", "<=", 0.97),
+            Bar("test/extrapolation_ratio", ">=", 5.0),
+        ),
+        num_seeds=4,
+        data_seeds=True,
+    ),
+    *(
+        Trial(
+            experiment,
+            (
+                Bar("test/nll", "<=", -0.09),
+                Bar("test/coverage_95", ">=", 0.92),
+                Bar("test/coverage_95", "<=", 0.98),
+            ),
+            num_seeds=4,
+            data_seeds=True,
+        )
+        for experiment in ("mc_dropout", "deep_ensemble")
+    ),
 )

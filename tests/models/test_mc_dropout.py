@@ -37,7 +37,7 @@ def test_folded_masks_equal_masked_activations(batch_norm):
     generator = draw_generator(x)
     masks = [
         (torch.rand(11, 1, width, generator=generator) >= rate).double() / (1 - rate)
-        for width, rate in zip((3, 7, 5), net.rates, strict=True)
+        for width, rate in zip((3, 7, 5), net.rates.tolist(), strict=True)
     ]
     for s in range(11):
         expected = masked_loop(net, x, masks, s)
