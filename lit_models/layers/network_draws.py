@@ -22,8 +22,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 
-# Values of a hidden layer that stay in a CPU core's cache; larger blocks run slower than a loop.
-_BLOCK = 2**16
+# Fresh results may be overwritten.
+_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
+
+# Values of a hidden layer, and rows, that stay in a CPU core's cache; larger blocks can be slower
+# than a loop over the networks.
+_BLOCK, _ROWS = 2**17, 1024
 
 
 class AffineDraws(NamedTuple):
@@ -59,18 +63,26 @@ def evaluate_draws(
     num_draws = len(layers[0].weight)
     # Features before rows: the products are then wide in their fast dimension also for one output.
     columns = x.mT.expand(num_draws, *x.mT.shape[-2:])
-    block = num_draws
-    if x.device.type == "cpu":
-        widest = max(layer.bias.shape[1] for layer in layers)
-        block = max(1, _BLOCK // max(x.shape[-2] * widest, 1))
-    function = ACTIVATIONS[activation]
-    outputs = []
-    for start in range(0, num_draws, block):
-        part = slice(start, start + block)
-        h = columns[part]
-        for depth, (weight, bias) in enumerate(layers):
-            h = torch.baddbmm(bias[part].unsqueeze(-1), weight[part], h)
-            if depth < len(layers) - 1:
-                h = function(h)
-        outputs.append(h)
-    return torch.cat(outputs).mT
+    if x.device.type != "cpu":
+        return _outputs(columns, layers, activation).mT
+    widest = max(layer.bias.shape[1] for layer in layers)
+    blocks = []
+    for rows in torch.split(columns, _ROWS, dim=-1):
+        block = max(1, _BLOCK // max(rows.shape[-1] * widest, 1))
+        parts = []
+        for start in range(0, num_draws, block):
+            some = slice(start, start + block)
+            drawn = [AffineDraws(weight[some], bias[some]) for weight, bias in layers]
+            parts.append(_outputs(rows[some], drawn, activation))
+        blocks.append(torch.cat(parts))
+    return torch.cat(blocks, dim=-1).mT
+
+
+def _outputs(h: Tensor, layers: Sequence[AffineDraws], activation: Activation) -> Tensor:
+    """Outputs ``(S, K, B)`` from inputs ``(S, D, B)``."""
+    function = _IN_PLACE.get(activation, ACTIVATIONS[activation])
+    for depth, (weight, bias) in enumerate(layers):
+        h = torch.baddbmm(bias.unsqueeze(-1), weight, h)
+        if depth < len(layers) - 1:
+            h = function(h)
+    return h

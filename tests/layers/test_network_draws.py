@@ -36,9 +36,10 @@ def loop(x, layers, activation):
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
-@pytest.mark.parametrize("block", [1, 13 * 7 * 4, 2**16])
-def test_one_pass_equals_the_loop(activation, block, monkeypatch):
+@pytest.mark.parametrize(("block", "rows"), [(1, 1024), (13 * 7 * 4, 1024), (2**17, 5)])
+def test_one_pass_equals_the_loop(activation, block, rows, monkeypatch):
     monkeypatch.setattr(network_draws, "_BLOCK", block)
+    monkeypatch.setattr(network_draws, "_ROWS", rows)
     layers, x = draws(), torch.randn(13, 3, dtype=torch.float64)
     expected = loop(x, layers, activation)
     torch.testing.assert_close(
