@@ -72,5 +72,6 @@ def test_spread_is_the_smaller_end_over_the_mean_inside():
         def log(self, name, value, sync_dist):
             logged[name] = value.item()
 
-    ExtrapolationSpread().on_test_epoch_end(None, Wedge())
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(in_features=1))
+    ExtrapolationSpread().on_test_epoch_end(trainer, Wedge())
     assert logged == {"test/extrapolation_ratio": pytest.approx(3.0)}
