@@ -93,7 +93,7 @@ class GaussianMixture(NamedTuple):
         ends = self.means + z * self.stds
         low, high = ends.amin(0), ends.amax(0)
         value = (self.mean + z * self.variance.sqrt()).clamp(low, high)
-        tolerance = 1e-3 * torch.finfo(value.dtype).eps ** 0.5
+        tolerance = 64 * torch.finfo(value.dtype).eps
         for _ in range(max_steps):
             scaled = (value - self.means) / self.stds
             error = _normal_cdf(scaled).mean(0) - level

@@ -71,7 +71,7 @@ def test_two_processes_equal_one_on_an_experiment(tmp_path, name):
     command(tmp_path, *same, "--config", "ddp", "--trainer.devices", "2", "--run_id", "two")
     results, weights = zip(*(outcome(tmp_path / name / run) for run in ("one", "two")), strict=True)
     for key, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][key], rtol=0, atol=1e-8)
+        torch.testing.assert_close(value, weights[1][key], rtol=0, atol=1e-7)
     for key, value in results[0]["metrics"].items():
         assert results[1]["metrics"][key] == pytest.approx(value, rel=1e-5), key
 

@@ -1,10 +1,11 @@
-"""The uncertainty models on a user's table, through the command."""
+"""The uncertainty models through the command: a user's table, and resume."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import fit
 
 from lit_models.__main__ import main
@@ -76,3 +77,24 @@ def test_a_class_is_no_target_of_a_regression(table, tmp_path, capsys):
     assert main(options) == 2
     assert "use a classifier" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["bayesian_mlp", "mc_dropout"])
+def test_resume_repeats_noise_and_warm_up(name, tmp_path):
+    """53 rows in batches of 8: step 9 is the middle of epoch 1, and of the KL's warm-up."""
+    same = ["fit", "--config", name, "--runs_dir", str(tmp_path), "--data.num_samples=53"]
+    same += ["--data.batch_size=8", "--data.num_test=100", "--trainer.check_val_every_n_epoch=1"]
+    same += ["--trainer.max_epochs=4", "--trainer.enable_progress_bar=false", "--config", "cpu"]
+    same += ["--model.lr_scheduler.total_steps=24", "--checkpoint.every_n_train_steps=3"]
+    same += ["--model.kl_warmup_steps=15"] if name == "bayesian_mlp" else []
+    assert main([*same, "--run_id", "whole"]) == 0
+    assert main([*same, "--run_id", "part", "--trainer.max_steps=9"]) == 0
+    resume = ["--ckpt_path", str(tmp_path / name / "part" / "checkpoints" / "last.ckpt")]
+    assert main([*same, *resume, "--trainer.max_steps=-1"]) == 0
+    whole, part = (
+        torch.load(tmp_path / name / run / "checkpoints" / "last.ckpt", weights_only=True)
+        for run in ("whole", "part")
+    )
+    assert whole["global_step"] == part["global_step"] == 24
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(value, part["state_dict"][key]), key
