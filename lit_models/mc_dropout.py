@@ -108,7 +108,7 @@ class MCDropoutMLP(nn.Module):
     def _drop(self, h: Tensor, depth: int) -> Tensor:
         # On a CPU this takes less than half the time of torch's dropout, which is Bernoulli draws.
         rate = self.rates[depth]
-        return h * (torch.rand_like(h) >= rate) / (1 - rate)
+        return h * ((torch.rand_like(h) >= rate) / (1 - rate))
 
     def draw(self, num_draws: int, generator: torch.Generator | None = None) -> list[AffineDraws]:
         """Networks with one mask each, folded into the weights; norms by running statistics."""
