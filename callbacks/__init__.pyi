@@ -16,3 +16,6 @@ from .table_figures import ConfusionMatrix as ConfusionMatrix
 from .table_figures import PredictedAgainstTrue as PredictedAgainstTrue
 from .tracking import MetricsCSV as MetricsCSV
 from .tracking import RunConfig as RunConfig
+from .uncertainty_figures import CalibrationPlot as CalibrationPlot
+from .uncertainty_figures import ExtrapolationSpread as ExtrapolationSpread
+from .uncertainty_figures import PredictiveBand as PredictiveBand

@@ -10,5 +10,9 @@ from .gaussian_mixture import GaussianDataModule as GaussianDataModule
 from .gaussian_mixture import GaussianMixtureDataModule as GaussianMixtureDataModule
 from .linear import LinearDataModule as LinearDataModule
 from .loader import TensorLoader as TensorLoader
+<<<<<<< HEAD
 from .mixture_law import MixtureLaw as MixtureLaw
+=======
+from .noisy_sine import NoisySineRegressionDataModule as NoisySineRegressionDataModule
+>>>>>>> bayes
 from .sine import SineDataModule as SineDataModule

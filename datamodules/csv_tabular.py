@@ -290,8 +290,11 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
             frame = pd.DataFrame(
                 {k: names[columns[k]] for k in ("class", "target") if k in columns}
             )
+            probability = columns.pop("probability").float().numpy()
             for k, name in enumerate(self.class_names):
-                frame[f"probability_{name}"] = columns["probability"][:, k].float().numpy()
+                frame[f"probability_{name}"] = probability[:, k]
+            rest = {k: v for k, v in columns.items() if k not in frame}
+            frame = pd.concat([frame, super().prediction_frame(rest)], axis=1)
         rows = np.arange(len(frame)) if predicting else self._rows["test"]
         frame.insert(0, "row", rows)
         return frame

@@ -26,14 +26,14 @@ class StepOutput(NamedTuple):
     Attributes:
         loss: Mean loss over the batch's targets, ``()``.
         num_targets: Number of targets the mean is over: rows, tokens or masked nodes.
-        preds: Predictions as the model's metrics take them.
+        preds: Predictions as the model's metrics take them: a tensor, or a predictive density.
         target: Targets as the model's metrics take them.
         scalars: Further means over the same targets, logged under their names.
     """
 
     loss: Tensor
     num_targets: int | Tensor
-    preds: Tensor
+    preds: Any
     target: Tensor
     scalars: Mapping[str, Tensor] = {}
 
@@ -66,7 +66,8 @@ class LitModule(L.LightningModule):
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "metrics"], logger=False)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        collection = MetricCollection(dict(metrics))
+        # Compute groups merge metrics whose states agree after one batch, such as two shares of 1.
+        collection = MetricCollection(dict(metrics), compute_groups=False)
         self.val_metrics = collection.clone(prefix="val/")
         self.test_metrics = collection.clone(prefix="test/")
         self._sums: dict[str, dict[str, Tensor]] = {"train": {}, "val": {}, "test": {}}

@@ -1,0 +1,373 @@
+r"""A perceptron whose weights have a normal posterior, trained by variational Bayes.
+
+.. math::
+    q(w) = \prod_i \mathcal{N}(w_i; \mu_i, \sigma_i^2), \quad
+    \mathrm{ELBO} = \mathrm{E}_q[\log p(D|w)] - \mathrm{KL}(q \,\|\, p), \quad
+    \mathrm{KL} = \sum_i \log\frac{\sigma_p}{\sigma_i}
+        + \frac{\sigma_i^2 + \mu_i^2}{2 \sigma_p^2} - \frac12
+
+Blundell et al., "Weight uncertainty in neural networks" (2015); local reparametrisation from
+Kingma, Salimans and Welling (2015). The loss is minus the ELBO per training row, in nats: the KL is
+a sum over all weights, divided by the number of training rows that the datamodule reports. Its
+weight is therefore 1 and not a hyperparameter. Deviations:
+
+* The posterior's standard deviation is :math:`\exp(\rho)`; Blundell's is a softplus.
+* The prior is one normal distribution, not a scale mixture.
+* ``kl_warmup_steps`` raises the weight of the KL from 0 to 1 at first (Sønderby et al., 2016); the
+  loss is the ELBO's from then on.
+
+Prediction draws whole networks, the same ones for every row, and scores the mixture they make.
+
+Shape letters: S networks, B batch, D inputs, K outputs of a layer.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datamodules.batches import SupervisedBatch
+from lit_models.base import LitModule, StepOutput
+from lit_models.layers.network_draws import (
+    ACTIVATIONS,
+    Activation,
+    AffineDraws,
+    draw_generator,
+    evaluate_draws,
+)
+from lit_models.layers.standardize import Standardize
+from lit_models.predictive_metrics import classification_metrics, regression_metrics
+from lit_models.uncertainty import (
+    CategoricalMixture,
+    GaussianMixture,
+    classification_columns,
+    classification_output,
+    regression_columns,
+    regression_output,
+)
+
+Sampling = Literal["local", "weights"]
+
+
+class BayesianLinear(nn.Module):
+    r"""Affine map with an independent normal posterior for each weight and bias.
+
+    Args:
+        in_features: Size D of each input.
+        out_features: Size K of each output.
+        prior_std: Standard deviation :math:`\sigma_p` of the prior.
+        initial_std: Standard deviation of the posterior before training.
+
+    Shape:
+        Input ``(B, D)`` or ``(S, B, D)``, output ``(B, K)`` or ``(S, B, K)``.
+    """
+
+    prior_std: Tensor
+
+    def __init__(
+        self, in_features: int, out_features: int, prior_std: float = 1.0, initial_std: float = 0.05
+    ) -> None:
+        super().__init__()
+        # A buffer, so that networks batched by torch.func may have a prior each.
+        self.register_buffer("prior_std", torch.tensor(prior_std), persistent=False)
+        bound = math.sqrt(1 / in_features)
+        shape = (out_features, in_features)
+        self.weight_mean = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.bias_mean = nn.Parameter(torch.empty(out_features).uniform_(-bound, bound))
+        self.weight_log_std = nn.Parameter(torch.full(shape, math.log(initial_std)))
+        self.bias_log_std = nn.Parameter(torch.full((out_features,), math.log(initial_std)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs whose noise is drawn per row: the local reparametrisation."""
+        mean = F.linear(x, self.weight_mean, self.bias_mean)
+        variances = ((2 * rho).exp() for rho in (self.weight_log_std, self.bias_log_std))
+        variance = F.linear(x.square(), *variances)
+        return mean + variance.sqrt() * torch.randn_like(mean)
+
+    def draw(self, num_draws: int, generator: torch.Generator | None = None) -> AffineDraws:
+        """Weights drawn from the posterior: ``(S, K, D)`` and ``(S, K)``."""
+        drawn = []
+        for mean, log_std in self._posteriors():
+            shape = (num_draws, *mean.shape)
+            noise = torch.randn(shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            drawn.append(mean + log_std.exp() * noise)
+        return AffineDraws(*drawn)
+
+    def kl(self) -> Tensor:
+        """Divergence of the posterior from the prior, summed over weights and biases, in nats."""
+        total = self.weight_mean.new_zeros(())
+        for mean, log_std in self._posteriors():
+            squares = ((2 * log_std).exp() + mean.square()) / self.prior_std**2
+            total = total + 0.5 * (squares - 1).sum() - (log_std - self.prior_std.log()).sum()
+        return total
+
+    def _posteriors(self) -> list[tuple[Tensor, Tensor]]:
+        """Mean and log standard deviation of the weights, then of the biases."""
+        return [
+            (self.weight_mean, self.weight_log_std),
+            (self.bias_mean, self.bias_log_std),
+        ]
+
+
+class BayesianMLP(nn.Module):
+    """Bayesian affine layers with a non-linearity between them.
+
+    Args:
+        in_features: Size D of each input.
+        hidden_sizes: Width of each hidden layer.
+        out_features: Size K of each output.
+        activation: Non-linearity.
+        prior_std: Standard deviation of the prior of every weight and bias.
+        initial_std: Standard deviation of the posterior before training.
+
+    Raises:
+        ValueError: If a width or standard deviation is not positive.
+
+    Shape:
+        Input ``(B, D)``, output ``(S, B, K)``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_sizes: Sequence[int],
+        out_features: int,
+        activation: Activation = "relu",
+        prior_std: float = 1.0,
+        initial_std: float = 0.05,
+    ) -> None:
+        super().__init__()
+        if any(width < 1 for width in hidden_sizes):
+            raise ValueError(f"hidden_sizes must be positive, got {list(hidden_sizes)}")
+        for name, value in (("prior_std", prior_std), ("initial_std", initial_std)):
+            if value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        sizes = [in_features, *hidden_sizes, out_features]
+        self.layers = nn.ModuleList(
+            BayesianLinear(inputs, outputs, prior_std, initial_std)
+            for inputs, outputs in pairwise(sizes)
+        )
+        self.activation: Activation = activation
+
+    def forward(self, x: Tensor, num_draws: int, sampling: Sampling = "local") -> Tensor:
+        """Outputs of S noisy passes for training, ``(S, B, K)``.
+
+        Args:
+            x: Inputs, ``(B, D)``.
+            num_draws: Number S of passes.
+            sampling: ``local`` draws each row's pre-activations, ``weights`` one set of weights per
+                pass. Both have the same expectation; local gradients vary less.
+        """
+        if sampling == "weights":
+            return evaluate_draws(x, self.draw(num_draws), self.activation)
+        h = x.expand(num_draws, *x.shape)
+        for depth, layer in enumerate(self.layers):
+            h = layer(h if depth == 0 else ACTIVATIONS[self.activation](h))
+        return h
+
+    def draw(self, num_draws: int, generator: torch.Generator | None = None) -> list[AffineDraws]:
+        """Networks drawn from the posterior."""
+        return [layer.draw(num_draws, generator) for layer in self._bayesian_layers()]
+
+    def kl(self) -> Tensor:
+        """Divergence of the whole posterior from the prior, in nats."""
+        return torch.stack([layer.kl() for layer in self._bayesian_layers()]).sum()
+
+    def _bayesian_layers(self) -> list[BayesianLinear]:
+        return [layer for layer in self.layers if isinstance(layer, BayesianLinear)]
+
+
+def kl_weight(step: int, num_warmup_steps: int) -> float:
+    """Weight of the KL at an optimizer step: a linear rise to 1."""
+    return min(1.0, (step + 1) / num_warmup_steps) if num_warmup_steps else 1.0
+
+
+def _check_draws(num_draws: int, num_train_draws: int, kl_warmup_steps: int) -> None:
+    least = (("num_draws", num_draws, 1), ("num_train_draws", num_train_draws, 1))
+    for name, value, minimum in (*least, ("kl_warmup_steps", kl_warmup_steps, 0)):
+        if value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+class LitBayesianMLP(LitModule):
+    r"""Variational Bayesian perceptron for regression.
+
+    Args:
+        in_features: Size D of each input.
+        out_features: Number K of targets.
+        num_train: Number of training rows, which the KL is divided by.
+        hidden_sizes: Width of each hidden layer.
+        activation: Non-linearity.
+        prior_std: Standard deviation of the prior of every weight and bias, for standardised data.
+        initial_std: Standard deviation of the posterior before training.
+        noise_std: Standard deviation of the noise in units of y; None learns it.
+        sampling: Whether training draws pre-activations (``local``) or whole ``weights``.
+        num_train_draws: Passes per training step.
+        num_draws: Networks per prediction.
+        kl_warmup_steps: Optimizer steps in which the weight of the KL rises to 1.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Shape:
+        Input ``(B, D)``, output ``(B, K)``, both in the units of the data. The training loss is
+        minus the ELBO per row, the evaluation loss the mixture's negative log-likelihood; in nats.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_train: int,
+        hidden_sizes: Sequence[int] = (20, 20),
+        activation: Activation = "relu",
+        prior_std: float = 1.0,
+        initial_std: float = 0.05,
+        noise_std: float | None = None,
+        sampling: Sampling = "local",
+        num_train_draws: int = 8,
+        num_draws: int = 100,
+        kl_warmup_steps: int = 0,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(regression_metrics(), optimizer, lr_scheduler)
+        _check_draws(num_draws, num_train_draws, kl_warmup_steps)
+        if noise_std is not None and noise_std <= 0:
+            raise ValueError(f"noise_std must be positive, got {noise_std}")
+        self.num_train, self.kl_warmup_steps = num_train, kl_warmup_steps
+        self.num_draws, self.num_train_draws = num_draws, num_train_draws
+        self.sampling, self.noise_std = sampling, noise_std
+        self.x_scaler = Standardize(in_features)
+        self.y_scaler = Standardize(out_features)
+        self.net = BayesianMLP(
+            in_features, hidden_sizes, out_features, activation, prior_std, initial_std
+        )
+        self.log_noise_std: nn.Parameter | None = None
+        if noise_std is None:  # in units of the targets' standard deviation
+            self.log_noise_std = nn.Parameter(torch.full((out_features,), math.log(0.5)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean prediction in the units of the data, ``(B, K)``."""
+        return self.predictive(x).mean
+
+    def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> GaussianMixture:
+        """Predictive density of each row: one component per network drawn from the posterior.
+
+        Args:
+            x: Inputs, ``(B, D)``.
+            generator: Source of the draws; None gives the same networks at every call.
+        """
+        draws = self.net.draw(self.num_draws, generator or draw_generator(x))
+        return self._mixture(evaluate_draws(self.x_scaler(x), draws, self.net.activation))
+
+    def _mixture(self, outputs: Tensor) -> GaussianMixture:
+        """Outputs as densities in the units of the data."""
+        if self.log_noise_std is None:
+            stds = torch.full_like(self.y_scaler.std, self.noise_std or 1.0)
+        else:
+            stds = self.log_noise_std.exp() * self.y_scaler.std
+        return GaussianMixture(self.y_scaler.inverse(outputs), stds)
+
+    def step(self, batch: SupervisedBatch) -> StepOutput:
+        """Minus the ELBO per row."""
+        x = self.x_scaler(batch.x)
+        mixture = self._mixture(self.net(x, self.num_train_draws, self.sampling))
+        nll = -mixture.component_log_prob(batch.y).mean()
+        kl = self.net.kl()
+        loss = nll + kl_weight(self.global_step, self.kl_warmup_steps) * kl / self.num_train
+        return StepOutput(loss, len(batch.x), mixture, batch.y, {"expected_nll": nll, "kl": kl})
+
+    def eval_step(self, batch: SupervisedBatch) -> StepOutput:
+        """Negative log-likelihood of the mixture."""
+        return regression_output(self.predictive(batch.x), batch.y)
+
+    def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Mean, both kinds of uncertainty, the 95 % interval and the target."""
+        return regression_columns(self.predictive(batch.x), batch.y)
+
+
+class LitBayesianMLPClassifier(LitModule):
+    r"""Variational Bayesian perceptron with a softmax.
+
+    Args:
+        in_features: Size D of each input.
+        num_classes: Number K of classes.
+        num_train: Number of training rows, which the KL is divided by.
+        hidden_sizes: Width of each hidden layer.
+        activation: Non-linearity.
+        prior_std: Standard deviation of the prior of every weight and bias, for standardised data.
+        initial_std: Standard deviation of the posterior before training.
+        sampling: Whether training draws pre-activations (``local``) or whole ``weights``.
+        num_train_draws: Passes per training step.
+        num_draws: Networks per prediction.
+        kl_warmup_steps: Optimizer steps in which the weight of the KL rises to 1.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Shape:
+        Input ``(B, D)``, output log probabilities ``(B, K)``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        num_train: int,
+        hidden_sizes: Sequence[int] = (20, 20),
+        activation: Activation = "relu",
+        prior_std: float = 1.0,
+        initial_std: float = 0.05,
+        sampling: Sampling = "local",
+        num_train_draws: int = 4,
+        num_draws: int = 100,
+        kl_warmup_steps: int = 0,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(classification_metrics(num_classes), optimizer, lr_scheduler)
+        _check_draws(num_draws, num_train_draws, kl_warmup_steps)
+        self.num_train, self.kl_warmup_steps = num_train, kl_warmup_steps
+        self.num_draws, self.num_train_draws = num_draws, num_train_draws
+        self.sampling = sampling
+        self.x_scaler = Standardize(in_features)
+        self.net = BayesianMLP(
+            in_features, hidden_sizes, num_classes, activation, prior_std, initial_std
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log probability of each class, ``(B, K)``."""
+        return self.predictive(x).log_probs
+
+    def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> CategoricalMixture:
+        """Predictive distribution of each row, as in :meth:`LitBayesianMLP.predictive`."""
+        draws = self.net.draw(self.num_draws, generator or draw_generator(x))
+        return CategoricalMixture(evaluate_draws(self.x_scaler(x), draws, self.net.activation))
+
+    def step(self, batch: SupervisedBatch) -> StepOutput:
+        """Minus the ELBO per row."""
+        outputs = self.net(self.x_scaler(batch.x), self.num_train_draws, self.sampling)
+        mixture = CategoricalMixture(outputs)
+        nll = -mixture.component_log_prob(batch.y).mean()
+        kl = self.net.kl()
+        loss = nll + kl_weight(self.global_step, self.kl_warmup_steps) * kl / self.num_train
+        scalars = {"expected_nll": nll, "kl": kl}
+        return StepOutput(loss, len(batch.x), mixture.log_probs, batch.y, scalars)
+
+    def eval_step(self, batch: SupervisedBatch) -> StepOutput:
+        """Negative log-likelihood of the mixture."""
+        return classification_output(self.predictive(batch.x), batch.y)
+
+    def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Most probable class, probabilities, both uncertainties in nats, and the true class."""
+        return classification_columns(self.predictive(batch.x), batch.y)

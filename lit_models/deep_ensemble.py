@@ -1,0 +1,210 @@
+r"""Perceptrons trained side by side from different initial weights, mixed at prediction.
+
+Each member s has a mean and a variance head and minimises the same proper score,
+
+.. math:: -\log p_s(y|x) = \frac12 \log \sigma_s^2(x) + \frac{(y - \mu_s(x))^2}{2 \sigma_s^2(x)}
+    + \text{const}, \qquad p(y|x) = \frac1S \sum_s p_s(y|x)
+
+Lakshminarayanan, Pritzel and Blundell, "Simple and scalable predictive uncertainty estimation using
+deep ensembles" (2017), without the adversarial examples. Deviations:
+
+* The paper scores the mixture by one normal density of the same mean and variance; here it is
+  scored as the mixture it is.
+* Members see the same batches, which lets one ``torch.func.vmap`` train all of them at once; they
+  differ by their initial weights, which the paper found to be enough.
+
+Shape letters: S members, B batch, D inputs, K outputs.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn import functional as F
+
+from datamodules.batches import SupervisedBatch
+from lit_models.base import LitModule, StepOutput
+from lit_models.layers.standardize import Standardize
+from lit_models.mlp import MLP, Activation
+from lit_models.predictive_metrics import classification_metrics, regression_metrics
+from lit_models.uncertainty import (
+    CategoricalMixture,
+    GaussianMixture,
+    classification_columns,
+    classification_output,
+    regression_columns,
+    regression_output,
+)
+
+
+class Ensemble(nn.Module):
+    """Perceptrons of one shape with independent initial weights, evaluated in one pass.
+
+    Args:
+        num_members: Number S of members.
+        in_features: Size D of each input.
+        hidden_sizes: Width of each hidden layer.
+        out_features: Size K of each output.
+        activation: Non-linearity.
+
+    Raises:
+        ValueError: If a width or the number of members is not positive.
+
+    Shape:
+        Input ``(B, D)``, output ``(S, B, K)``.
+    """
+
+    def __init__(
+        self,
+        num_members: int,
+        in_features: int,
+        hidden_sizes: Sequence[int],
+        out_features: int,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        if num_members < 1:
+            raise ValueError(f"num_members must be at least 1, got {num_members}")
+        members = [
+            MLP(in_features, hidden_sizes, out_features, activation) for _ in range(num_members)
+        ]
+        stacked, _ = stack_module_state(members)
+        # Parameter names may hold no dots.
+        self.names = list(stacked)
+        self.members = nn.ParameterList(nn.Parameter(stacked[name]) for name in self.names)
+        # One member without weights, in a tuple so that it is no submodule with a state of its own.
+        self._member = (members[0].to("meta"),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs of every member, ``(S, B, K)``."""
+
+        def call(weights: dict[str, Tensor]) -> Tensor:
+            outputs: Tensor = functional_call(self._member[0], weights, (x,))
+            return outputs
+
+        outputs: Tensor = vmap(call)(dict(zip(self.names, self.members, strict=True)))
+        return outputs
+
+
+class LitDeepEnsemble(LitModule):
+    r"""Deep ensemble for regression; each member predicts a mean and a variance.
+
+    Args:
+        in_features: Size D of each input.
+        out_features: Number K of targets.
+        num_members: Number S of members.
+        hidden_sizes: Width of each hidden layer.
+        activation: Non-linearity.
+        min_std: Least standard deviation a member may predict, in units of the targets' standard
+            deviation.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Shape:
+        Input ``(B, D)``, output ``(B, K)``, both in the units of the data. The training loss is the
+        mean of the members', the evaluation loss the mixture's negative log-likelihood; in nats.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_members: int = 5,
+        hidden_sizes: Sequence[int] = (50,),
+        activation: Activation = "relu",
+        min_std: float = 1e-3,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(regression_metrics(), optimizer, lr_scheduler)
+        if min_std <= 0:
+            raise ValueError(f"min_std must be positive, got {min_std}")
+        self.min_std = min_std
+        self.x_scaler = Standardize(in_features)
+        self.y_scaler = Standardize(out_features)
+        self.net = Ensemble(num_members, in_features, hidden_sizes, 2 * out_features, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean prediction in the units of the data, ``(B, K)``."""
+        return self.predictive(x).mean
+
+    def predictive(self, x: Tensor) -> GaussianMixture:
+        """Predictive density of each row: one component per member."""
+        mean, raw = self.net(self.x_scaler(x)).chunk(2, dim=-1)
+        std = (F.softplus(raw) + self.min_std**2).sqrt()
+        return GaussianMixture(self.y_scaler.inverse(mean), std * self.y_scaler.std)
+
+    def step(self, batch: SupervisedBatch) -> StepOutput:
+        """Mean of the members' negative log-likelihoods."""
+        mixture = self.predictive(batch.x)
+        loss = -mixture.component_log_prob(batch.y).mean()
+        return StepOutput(loss, len(batch.x), mixture, batch.y)
+
+    def eval_step(self, batch: SupervisedBatch) -> StepOutput:
+        """Negative log-likelihood of the mixture."""
+        return regression_output(self.predictive(batch.x), batch.y)
+
+    def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Mean, both kinds of uncertainty, the 95 % interval and the target."""
+        return regression_columns(self.predictive(batch.x), batch.y)
+
+
+class LitDeepEnsembleClassifier(LitModule):
+    """Deep ensemble with a softmax.
+
+    Args:
+        in_features: Size D of each input.
+        num_classes: Number K of classes.
+        num_members: Number S of members.
+        hidden_sizes: Width of each hidden layer.
+        activation: Non-linearity.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Shape:
+        Input ``(B, D)``, output log probabilities ``(B, K)``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        num_members: int = 5,
+        hidden_sizes: Sequence[int] = (50,),
+        activation: Activation = "relu",
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(classification_metrics(num_classes), optimizer, lr_scheduler)
+        self.x_scaler = Standardize(in_features)
+        self.net = Ensemble(num_members, in_features, hidden_sizes, num_classes, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log probability of each class, ``(B, K)``."""
+        return self.predictive(x).log_probs
+
+    def predictive(self, x: Tensor) -> CategoricalMixture:
+        """Predictive distribution of each row: one component per member."""
+        return CategoricalMixture(self.net(self.x_scaler(x)))
+
+    def step(self, batch: SupervisedBatch) -> StepOutput:
+        """Mean of the members' cross-entropies."""
+        mixture = self.predictive(batch.x)
+        loss = -mixture.component_log_prob(batch.y).mean()
+        return StepOutput(loss, len(batch.x), mixture.log_probs, batch.y)
+
+    def eval_step(self, batch: SupervisedBatch) -> StepOutput:
+        """Negative log-likelihood of the mixture."""
+        return classification_output(self.predictive(batch.x), batch.y)
+
+    def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Most probable class, probabilities, both uncertainties in nats, and the true class."""
+        return classification_columns(self.predictive(batch.x), batch.y)

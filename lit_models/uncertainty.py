@@ -1,0 +1,226 @@
+r"""The predictive interface of the uncertainty models: mixtures over networks, and what they say.
+
+S networks, drawn from a posterior or trained as an ensemble, give S predictive densities of each
+row. The prediction is their equal mixture, :math:`p(y|x) = \frac1S \sum_s p(y|x, w_s)`:
+
+.. math::
+    \mathrm{Var}[y] = \underbrace{\mathrm{Var}_s[\mu_s]}_{\text{epistemic}}
+        + \underbrace{\mathrm{E}_s[\sigma_s^2]}_{\text{aleatoric}}, \qquad
+    \mathrm{H}[\bar p] = \underbrace{\mathrm{H}[\bar p] - \mathrm{E}_s \mathrm{H}[p_s]}_{
+        \text{mutual information}} + \underbrace{\mathrm{E}_s \mathrm{H}[p_s]}_{\text{aleatoric}}
+
+Averaging the parameters of the densities instead would lose the epistemic part.
+
+Shape letters: S networks, B batch, K targets or classes.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_models.base import StepOutput
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+_LEVEL = 0.95
+
+
+def _normal_cdf(z: Tensor) -> Tensor:
+    probability: Tensor = torch.special.ndtr(z)
+    return probability
+
+
+def _normal_pdf(z: Tensor) -> Tensor:
+    return torch.exp(-0.5 * z.square() - _LOG_SQRT_2PI)
+
+
+class GaussianMixture(NamedTuple):
+    """Equal mixture of S normal densities for each row and target.
+
+    Attributes:
+        means: Mean of each component, ``(S, B, K)``.
+        stds: Standard deviation of each component, broadcastable to ``(S, B, K)``; positive.
+    """
+
+    means: Tensor
+    stds: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the mixture, ``(B, K)``."""
+        return self.means.mean(0)
+
+    @property
+    def epistemic_variance(self) -> Tensor:
+        """Variance of the component means, ``(B, K)``: what more data would remove."""
+        return self.means.var(0, correction=0)
+
+    @property
+    def aleatoric_variance(self) -> Tensor:
+        """Mean of the component variances, ``(B, K)``: the noise."""
+        return self.stds.square().expand_as(self.means).mean(0)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the mixture by the law of total variance, ``(B, K)``."""
+        return self.epistemic_variance + self.aleatoric_variance
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        """Log density of each row's targets jointly, ``(B,)``: a log-mean-exp over networks."""
+        return self.component_log_prob(y).logsumexp(0) - math.log(len(self.means))
+
+    def component_log_prob(self, y: Tensor) -> Tensor:
+        """Log density of each row's targets under each component, ``(S, B)``."""
+        z = (y - self.means) / self.stds
+        return (-0.5 * z.square() - self.stds.log() - _LOG_SQRT_2PI).sum(-1)
+
+    def cdf(self, y: Tensor) -> Tensor:
+        """Probability of a value of at most y per target, ``(B, K)``."""
+        return _normal_cdf((y - self.means) / self.stds).mean(0)
+
+    def quantile(self, level: float, max_steps: int = 60) -> Tensor:
+        """Value whose cumulative probability is ``level``, ``(B, K)``.
+
+        Newton steps inside a bracket that halves wherever a step would leave it.
+
+        Args:
+            level: Probability in (0, 1).
+            max_steps: Steps at most; five are usual.
+        """
+        z: Tensor = torch.special.ndtri(self.means.new_tensor(level))
+        ends = self.means + z * self.stds
+        low, high = ends.amin(0), ends.amax(0)
+        value = (self.mean + z * self.variance.sqrt()).clamp(low, high)
+        tolerance = 64 * torch.finfo(value.dtype).eps
+        for _ in range(max_steps):
+            scaled = (value - self.means) / self.stds
+            error = _normal_cdf(scaled).mean(0) - level
+            high = torch.where(error > 0, value, high)
+            low = torch.where(error <= 0, value, low)
+            step = error / (_normal_pdf(scaled) / self.stds).mean(0).clamp(min=1e-300)
+            newton = value - step
+            inside = (newton >= low) & (newton <= high)
+            value = torch.where(inside, newton, 0.5 * (low + high))
+            if bool((error.abs() < tolerance).all()):
+                break
+        return value
+
+    def interval(self, level: float = _LEVEL) -> tuple[Tensor, Tensor]:
+        """Ends of the central interval that holds ``level`` of the mixture, each ``(B, K)``."""
+        return self.quantile(0.5 - level / 2), self.quantile(0.5 + level / 2)
+
+    def crps(self, y: Tensor) -> Tensor:
+        r"""Continuous ranked probability score in units of y, ``(B, K)``; lower is better.
+
+        Closed form of Grimit et al., "The continuous ranked probability score for circular
+        variables" (2006): :math:`\mathrm{E}|Y - y| - \frac12 \mathrm{E}|Y - Y'|`.
+        """
+        stds = self.stds.expand_as(self.means)
+        to_target = _mean_absolute(y - self.means, stds).mean(0)
+        variances = stds.square()
+        apart = torch.zeros_like(to_target)
+        for s in range(len(self.means)):  # pairs of a draw with itself and with later ones
+            spread = (variances[s] + variances[s:]).sqrt()
+            distance = _mean_absolute(self.means[s] - self.means[s:], spread)
+            apart += 2 * distance.sum(0) - distance[0]
+        return to_target - 0.5 * apart / len(self.means) ** 2
+
+
+def _mean_absolute(mean: Tensor, std: Tensor) -> Tensor:
+    """Mean absolute value of a normal variable."""
+    z = mean / std
+    return 2 * std * _normal_pdf(z) + mean * (2 * _normal_cdf(z) - 1)
+
+
+class CategoricalMixture(NamedTuple):
+    """Equal mixture of S categorical distributions for each row.
+
+    Attributes:
+        logits: Logits of each component, ``(S, B, K)``.
+    """
+
+    logits: Tensor
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Log probability of each class, ``(B, K)``."""
+        return self.logits.log_softmax(-1).logsumexp(0) - math.log(len(self.logits))
+
+    @property
+    def probs(self) -> Tensor:
+        """Probability of each class, ``(B, K)``."""
+        return self.log_probs.exp()
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of the mixture in nats, ``(B,)``: the total uncertainty."""
+        return _entropy(self.log_probs)
+
+    @property
+    def expected_entropy(self) -> Tensor:
+        """Mean entropy of the components in nats, ``(B,)``: the aleatoric part."""
+        return _entropy(self.logits.log_softmax(-1)).mean(0)
+
+    @property
+    def mutual_information(self) -> Tensor:
+        """Information about the network that the label would give, in nats, ``(B,)``."""
+        return (self.entropy - self.expected_entropy).clamp(min=0)
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        """Log probability of each row's class, ``(B,)``."""
+        return self.component_log_prob(y).logsumexp(0) - math.log(len(self.logits))
+
+    def component_log_prob(self, y: Tensor) -> Tensor:
+        """Log probability of each row's class under each component, ``(S, B)``."""
+        index = y.expand(len(self.logits), -1).unsqueeze(-1)
+        return self.logits.log_softmax(-1).gather(-1, index).squeeze(-1)
+
+
+def _entropy(log_probs: Tensor) -> Tensor:
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+def regression_output(mixture: GaussianMixture, y: Tensor) -> StepOutput:
+    """Negative log-likelihood of the mixture, and the mean size of both kinds of uncertainty."""
+    spread = {
+        "epistemic_std": mixture.epistemic_variance.sqrt().mean(),
+        "aleatoric_std": mixture.aleatoric_variance.sqrt().mean(),
+    }
+    return StepOutput(-mixture.log_prob(y).mean(), len(y), mixture, y, spread)
+
+
+def regression_columns(mixture: GaussianMixture, y: Tensor) -> dict[str, Tensor]:
+    """Columns of the prediction file; intervals hold 95 % of the mixture."""
+    lower, upper = mixture.interval()
+    return {
+        "prediction": mixture.mean,
+        "epistemic_std": mixture.epistemic_variance.sqrt(),
+        "aleatoric_std": mixture.aleatoric_variance.sqrt(),
+        "lower_95": lower,
+        "upper_95": upper,
+        "target": y,
+    }
+
+
+def classification_output(mixture: CategoricalMixture, y: Tensor) -> StepOutput:
+    """Negative log-likelihood of the mixture, and both parts of its entropy."""
+    scalars = {
+        "predictive_entropy": mixture.entropy.mean(),
+        "mutual_information": mixture.mutual_information.mean(),
+    }
+    log_probs = mixture.log_probs
+    return StepOutput(F.nll_loss(log_probs, y), len(y), log_probs, y, scalars)
+
+
+def classification_columns(mixture: CategoricalMixture, y: Tensor) -> dict[str, Tensor]:
+    """Columns of the prediction file; entropies in nats."""
+    probability = mixture.probs
+    return {
+        "class": probability.argmax(1),
+        "probability": probability,
+        "predictive_entropy": mixture.entropy,
+        "mutual_information": mixture.mutual_information,
+        "target": y,
+    }

@@ -1,0 +1,119 @@
+"""MC dropout: folded masks against dropout applied to activations, and the prior's penalty."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from datamodules.batches import SupervisedBatch
+from lit_models import LitMCDropoutMLP, LitMCDropoutMLPClassifier
+from lit_models.layers.network_draws import draw_generator, evaluate_draws
+from lit_models.mc_dropout import MCDropoutMLP
+
+
+def masked_loop(net, x, masks, s):
+    """Forward pass of mask s, applied to the activations; norms in evaluation mode."""
+    h = x * masks[0][s]
+    for depth, layer in enumerate(net.layers[:-1]):
+        h = layer(h)
+        if net.norms:
+            h = net.norms[depth](h)
+        h = F.relu(h) * masks[depth + 1][s]
+    return net.layers[-1](h)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_folded_masks_equal_masked_activations(batch_norm):
+    net = MCDropoutMLP(3, [7, 5], 2, dropout=0.4, input_dropout=0.2, batch_norm=batch_norm).double()
+    x = torch.randn(13, 3, dtype=torch.float64)
+    if batch_norm:
+        for norm in net.norms:
+            norm.weight.data.uniform_(0.5, 2)
+            norm.bias.data.normal_()
+        for _ in range(5):
+            net(3 * x + 1)  # running statistics away from their start
+    net.eval()
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    outputs = evaluate_draws(x, net.draw(11, draw_generator(x)))
+    generator = draw_generator(x)
+    masks = [
+        (torch.rand(11, 1, width, generator=generator) >= rate).double() / (1 - rate)
+        for width, rate in zip((3, 7, 5), net.rates.tolist(), strict=True)
+    ]
+    for s in range(11):
+        expected = masked_loop(net, x, masks, s)
+        torch.testing.assert_close(outputs[s], expected, rtol=1e-11, atol=1e-11)
+    for name, value in net.named_buffers():
+        assert torch.equal(value, before[name]), name
+
+
+def test_masks_have_the_moments_of_training_dropout():
+    net = MCDropoutMLP(3, [7], 1, dropout=0.3).double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    drawn = evaluate_draws(x, net.draw(100_000))[..., 0]
+    trained = net(x.repeat_interleave(100_000, 0)).reshape(2, -1).T
+    torch.testing.assert_close(drawn.mean(0), trained.mean(0), rtol=0, atol=0.01)
+    torch.testing.assert_close(drawn.std(0), trained.std(0), rtol=0.02, atol=0)
+
+
+def test_no_dropout_no_spread():
+    model = LitMCDropoutMLP(3, 1, 10, hidden_sizes=[7], dropout=0.0, tau=4.0, num_draws=5)
+    mixture = model.predictive(torch.randn(11, 3))
+    assert mixture.epistemic_variance.max() < 1e-12
+    torch.testing.assert_close(mixture.variance, torch.full((11, 1), 0.25))
+    spread = LitMCDropoutMLP(3, 1, 10, hidden_sizes=[7], dropout=0.2, tau=4.0)
+    assert spread.predictive(torch.randn(11, 3)).epistemic_variance.min() > 0
+
+
+def test_loss_is_gal_and_ghahramani_s():
+    """Equation 7 of the paper times tau, with the masks left out by a rate of nearly 0."""
+    num_train, tau, length_scale, rate = 17, 3.0, 0.7, 0.25
+    model = LitMCDropoutMLP(
+        3, 2, num_train, hidden_sizes=[7], dropout=rate, tau=tau, length_scale=length_scale
+    ).double()
+    batch = SupervisedBatch(torch.randn(7, 3).double(), torch.randn(7, 2).double())
+    torch.manual_seed(0)
+    outputs = model.net(batch.x)
+    torch.manual_seed(0)
+    loss = model.step(batch).loss
+    first, last = model.net.layers
+    unscaled = last.weight / (1 - rate)  # M, where the paper keeps units unscaled
+    penalty = first.weight.square().sum() + first.bias.square().sum()
+    penalty = penalty + (1 - rate) * unscaled.square().sum() + last.bias.square().sum()
+    constant = torch.log(torch.tensor(2 * torch.pi / tau, dtype=torch.float64))  # two targets
+    expected = 0.5 * tau * (outputs - batch.y).square().sum(1).mean() + constant
+    expected = expected + length_scale**2 / (2 * num_train) * penalty
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+
+
+def test_precision_may_be_learned():
+    model = LitMCDropoutMLP(3, 1, 10, hidden_sizes=[5])
+    model.y_scaler.std.fill_(2.0)
+    expected = 2 * torch.tensor(-0.5).exp()
+    torch.testing.assert_close(model.predictive(torch.randn(7, 3)).stds[0], expected)
+    model.step(SupervisedBatch(torch.randn(7, 3), torch.randn(7, 1))).loss.backward()
+    assert model.log_tau.grad.abs() > 0
+
+
+def test_predictions_do_not_depend_on_mode_batch_or_call():
+    model = LitMCDropoutMLPClassifier(3, 4, 13, hidden_sizes=[5], dropout=0.5, num_draws=7)
+    x = torch.randn(11, 3)
+    whole = model.eval().predictive(x).logits
+    torch.testing.assert_close(model.train().predictive(x[3:5]).logits, whole[:, 3:5])
+    assert whole.std(0).max() > 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tau": 0.0},
+        {"length_scale": -1.0},
+        {"dropout": 1.0},
+        {"input_dropout": -0.1},
+        {"num_draws": 0},
+        {"hidden_sizes": [0]},
+    ],
+)
+def test_wrong_arguments_are_named(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=name):
+        LitMCDropoutMLP(3, 1, 10, **wrong)
