@@ -1,3 +1,4 @@
+from .attention_figures import AttentionFigure as AttentionFigure
 from .figures import FigureCallback as FigureCallback
 from .figures import save_figure as save_figure
 from .gradient_flow import GradientFlow as GradientFlow
@@ -13,3 +14,4 @@ from .table_figures import ConfusionMatrix as ConfusionMatrix
 from .table_figures import PredictedAgainstTrue as PredictedAgainstTrue
 from .tracking import MetricsCSV as MetricsCSV
 from .tracking import RunConfig as RunConfig
+from .translation import TranslationScore as TranslationScore

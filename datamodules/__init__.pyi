@@ -1,9 +1,12 @@
 from .base import LitDataModule as LitDataModule
 from .base import Reference as Reference
+from .bucket_loader import BucketLoader as BucketLoader
 from .classification import ClassificationDataModule as ClassificationDataModule
 from .csv_series import CSVSeriesDataModule as CSVSeriesDataModule
 from .csv_tabular import CSVTabularDataModule as CSVTabularDataModule
 from .errors import InputError as InputError
 from .linear import LinearDataModule as LinearDataModule
 from .loader import TensorLoader as TensorLoader
+from .sequence_task import SequenceTaskDataModule as SequenceTaskDataModule
 from .sine import SineDataModule as SineDataModule
+from .text_pairs import TextPairsDataModule as TextPairsDataModule

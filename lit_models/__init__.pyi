@@ -2,9 +2,12 @@ from .base import LitModule as LitModule
 from .base import StepOutput as StepOutput
 from .linear_regression import LitLinearRegression as LitLinearRegression
 from .metrics import CrossEntropy as CrossEntropy
+from .metrics import SequenceExactMatch as SequenceExactMatch
 from .mlp import LitMLPClassifier as LitMLPClassifier
 from .mlp import LitMLPRegressor as LitMLPRegressor
 from .optim import AdamWMatrixDecay as AdamWMatrixDecay
 from .optim import Noam as Noam
 from .optim import WarmupCosine as WarmupCosine
 from .recurrent import LitRecurrentForecaster as LitRecurrentForecaster
+from .seq2seq import LitSeq2Seq as LitSeq2Seq
+from .transformer import LitTransformer as LitTransformer

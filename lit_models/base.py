@@ -107,17 +107,19 @@ class LitModule(L.LightningModule):
         total = self.trainer.strategy.reduce(num_targets.clone(), reduce_op="sum")
         return output.loss * (num_targets * self.trainer.world_size / total).to(output.loss.dtype)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Updates the validation metrics."""
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Updates the validation metrics; returns what callbacks may score further."""
         output = self.eval_step(batch)
         self._accumulate("val", output)
         self.update_metrics(self.val_metrics, output)
+        return {"preds": output.preds, "target": output.target}
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Updates the test metrics."""
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Updates the test metrics; returns what callbacks may score further."""
         output = self.eval_step(batch)
         self._accumulate("test", output)
         self.update_metrics(self.test_metrics, output)
+        return {"preds": output.preds, "target": output.target}
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
         """Columns of the prediction file, each ``(B,)`` or ``(B, columns)``."""

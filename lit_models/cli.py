@@ -40,6 +40,9 @@ LINKED_SIZES = (
     "window",
     "num_auxiliary",
     "vocab_size",
+    "src_vocab_size",
+    "tgt_vocab_size",
+    "max_length",
     "num_nodes",
     "num_train",
 )
