@@ -446,7 +446,7 @@ class LitTransformer(LitModule):
         logits = self(batch.src, batch.src_mask, batch.tgt[:, :-1])
         smoothing = self.label_smoothing if self.training else 0.0
         loss, num_targets = sequence_loss(logits, batch, smoothing)
-        return StepOutput(loss, num_targets, logits.argmax(-1), batch.tgt[:, 1:])
+        return StepOutput(loss, num_targets, logits, batch.tgt[:, 1:])
 
     def eval_step(self, batch: SequencePairBatch) -> StepOutput:
         """Cross-entropy of the true targets, and free-running predictions."""
