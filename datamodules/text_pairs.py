@@ -19,8 +19,9 @@ from datamodules.splits import hold_out
 from datamodules.tokenization import TokenizerKind, train_tokenizer
 
 Side = Literal["src", "tgt"]
-_SPECIAL = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
-_UNK = _SPECIAL.index("[UNK]")
+# A sentence holds no tab, so that no text of a user's reads as one of these.
+_SPECIAL = ("\t[PAD]", "\t[BOS]", "\t[EOS]", "\t[UNK]")
+_UNK = 3
 
 
 class Pairs(NamedTuple):
@@ -170,11 +171,8 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         special = _SPECIAL[:_UNK] if self.tokenizer == "bpe" else _SPECIAL
 
         def trained(texts: list[str]) -> Any:
-            tokenizer = train_tokenizer(
-                self.tokenizer, texts, self.max_vocab_size, special, _SPECIAL[_UNK]
-            )
-            tokenizer.encode_special_tokens = True  # "[EOS]" in a user's text is text
-            return tokenizer
+            size, unknown = self.max_vocab_size, _SPECIAL[_UNK]
+            return train_tokenizer(self.tokenizer, texts, size, special, unknown)
 
         if self.joint_vocab:
             both = trained(train.src + train.tgt)
@@ -288,10 +286,10 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         """Names of the tokens of one row, for figures."""
         tokenizer = self._tokenizers[side]
         if self.tokenizer != "bpe":
-            return [str(tokenizer.id_to_token(token)) for token in tokens.tolist()]
+            return [str(tokenizer.id_to_token(token)).strip() for token in tokens.tolist()]
         # Byte pairs have no readable names of their own: bytes stand for parts of characters.
         names = [tokenizer.decode([token], skip_special_tokens=False) for token in tokens.tolist()]
-        return [str(name) for name in names]
+        return [str(name).removeprefix("\t") for name in names]
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """Line, source, translation and, where the file has it, reference of every sentence."""

@@ -214,6 +214,7 @@ class LitCLI(LightningCLI):
             OrderedPredictions(),
         ]
         given = options.get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
         has_bar = any(isinstance(callback, ProgressBar) for callback in given)
         if options.get("enable_progress_bar") is not False and not has_bar:
             own.append(RunProgress())
