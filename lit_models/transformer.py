@@ -107,28 +107,16 @@ class FeedForward(nn.Sequential):
     Args:
         d_model: Width D.
         dim_feedforward: Width of the hidden layer.
-        dropout: Probability of dropping a hidden unit.
     """
 
-    def __init__(self, d_model: int, dim_feedforward: int, dropout: float = 0.0) -> None:
+    def __init__(self, d_model: int, dim_feedforward: int) -> None:
         super().__init__(
-            nn.Linear(d_model, dim_feedforward),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(dim_feedforward, d_model),
+            nn.Linear(d_model, dim_feedforward), nn.ReLU(), nn.Linear(dim_feedforward, d_model)
         )
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward network.
-
-    Args:
-        d_model: Width D.
-        num_heads: Number H of heads.
-        dim_feedforward: Width of the hidden layer.
-        dropout: Probability of dropping an output of a sublayer.
-        norm_first: Whether norms stand in the branches.
-    """
+    """Self-attention and feed-forward network; arguments as for :class:`Transformer`."""
 
     def __init__(
         self, d_model: int, num_heads: int, dim_feedforward: int, dropout: float, norm_first: bool
@@ -147,14 +135,9 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention to the encoder's output, feed-forward network.
+    """Causal self-attention, attention to the encoder's output, and feed-forward network.
 
-    Args:
-        d_model: Width D.
-        num_heads: Number H of heads.
-        dim_feedforward: Width of the hidden layer.
-        dropout: Probability of dropping an output of a sublayer.
-        norm_first: Whether norms stand in the branches.
+    Arguments as for :class:`Transformer`.
     """
 
     def __init__(
@@ -322,6 +305,16 @@ class Transformer(nn.Module):
         out: Tensor = self.encoder_norm(x)
         return out
 
+    def decode_states(
+        self, tgt: Tensor, memory: Tensor, src_mask: Tensor, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """States ``(B, T, D)`` that the output projection reads, and the cross-attention."""
+        x, weights = self._embed(self.tgt_embedding, tgt), []
+        for layer in self.decoder:
+            x, weight = layer(x, memory, src_mask[:, None, None], need_weights=need_weights)
+            weights.append(weight)
+        return self.decoder_norm(x), torch.stack(weights) if need_weights else None
+
     def forward(
         self, src: Tensor, src_mask: Tensor, tgt: Tensor, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
@@ -333,14 +326,9 @@ class Transformer(nn.Module):
             tgt: Target tokens from BOS, ``(B, T)``; padding at the end changes nothing before it.
             need_weights: Whether to return the cross-attention as well, ``(N, B, H, T, S)``.
         """
-        memory, mask = self.encode(src, src_mask), src_mask[:, None, None]
-        x = self._embed(self.tgt_embedding, tgt)
-        weights = []
-        for layer in self.decoder:
-            x, weight = layer(x, memory, mask, need_weights=need_weights)
-            weights.append(weight)
-        logits = self.out_proj(self.decoder_norm(x))
-        return logits, torch.stack(weights) if need_weights else None
+        memory = self.encode(src, src_mask)
+        states, weights = self.decode_states(tgt, memory, src_mask, need_weights)
+        return self.out_proj(states), weights
 
     def start(self, src: Tensor, src_mask: Tensor, num_beams: int = 1) -> DecodingState:
         """State before the first token, each source ``num_beams`` times."""

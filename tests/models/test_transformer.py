@@ -39,7 +39,7 @@ def test_encoder_layer_equals_torch(norm_first):
         D, H, F, 0.0, batch_first=True, norm_first=norm_first, dtype=torch.float64
     )
     copy(ours.self_attention, theirs.self_attn)
-    theirs.linear1, theirs.linear2 = ours.feed_forward[0], ours.feed_forward[3]
+    theirs.linear1, theirs.linear2 = ours.feed_forward[0], ours.feed_forward[2]
     theirs.norm1, theirs.norm2 = ours.self_residual.norm, ours.feed_forward_residual.norm
     x = torch.randn(B, S, D).double()
     expected = theirs.train()(x, src_key_padding_mask=~SOURCES)
@@ -55,7 +55,7 @@ def test_decoder_layer_equals_torch(norm_first):
     )
     copy(ours.self_attention, theirs.self_attn)
     copy(ours.cross_attention, theirs.multihead_attn)
-    theirs.linear1, theirs.linear2 = ours.feed_forward[0], ours.feed_forward[3]
+    theirs.linear1, theirs.linear2 = ours.feed_forward[0], ours.feed_forward[2]
     theirs.norm1, theirs.norm2 = ours.self_residual.norm, ours.cross_residual.norm
     theirs.norm3 = ours.feed_forward_residual.norm
     x, memory = torch.randn(B, T, D).double(), torch.randn(B, S, D).double()
@@ -95,12 +95,12 @@ def test_a_layer_stack_equals_torch():
     )
     for mine, other in zip(ours.encoder, theirs.encoder.layers, strict=True):
         copy(mine.self_attention, other.self_attn)
-        other.linear1, other.linear2 = mine.feed_forward[0], mine.feed_forward[3]
+        other.linear1, other.linear2 = mine.feed_forward[0], mine.feed_forward[2]
         other.norm1, other.norm2 = mine.self_residual.norm, mine.feed_forward_residual.norm
     for mine, other in zip(ours.decoder, theirs.decoder.layers, strict=True):
         copy(mine.self_attention, other.self_attn)
         copy(mine.cross_attention, other.multihead_attn)
-        other.linear1, other.linear2 = mine.feed_forward[0], mine.feed_forward[3]
+        other.linear1, other.linear2 = mine.feed_forward[0], mine.feed_forward[2]
         other.norm1, other.norm2 = mine.self_residual.norm, mine.cross_residual.norm
         other.norm3 = mine.feed_forward_residual.norm
     theirs.encoder.norm, theirs.decoder.norm = ours.encoder_norm, ours.decoder_norm
