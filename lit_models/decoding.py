@@ -73,9 +73,9 @@ def greedy_search(step: Step[S], state: S, num_sources: int, max_length: int) ->
     return torch.stack(tokens, dim=1)
 
 
-def length_penalty(length: Tensor | int, alpha: float) -> Tensor:
-    """Divisor of a log-probability of a sequence of some length."""
-    return ((5 + torch.as_tensor(length, dtype=torch.float32)) / 6) ** alpha
+def length_penalty(length: Tensor, alpha: float) -> Tensor:
+    """Divisor of the log-probability of sequences of some lengths."""
+    return ((5 + length) / 6) ** alpha
 
 
 def beam_search(
@@ -98,7 +98,8 @@ def beam_search(
     token = torch.full((num_sources * num_beams,), BOS, device=state.device)
     for _ in range(max_length):
         logits, state = step(token, state)
-        rows, token = beams.advance(logits.log_softmax(-1, dtype=torch.float32), alpha)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        rows, token = beams.advance(logits.log_softmax(-1, dtype=dtype), alpha)
         state.reorder(rows)
         if beams.settled(max_length, alpha):
             break
@@ -118,7 +119,7 @@ class _Beams:
         self.log_prob[:, 0] = 0.0
 
     def scores(self, alpha: float) -> Tensor:
-        return self.log_prob / length_penalty(self.lengths, alpha).to(self.log_prob.device)
+        return self.log_prob / length_penalty(self.lengths.to(self.log_prob.dtype), alpha)
 
     def advance(self, log_prob: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         """Takes one step; returns each beam's parent row and last token, ``(B * K,)`` each."""
@@ -131,7 +132,7 @@ class _Beams:
         log_prob = torch.where(self.finished.unsqueeze(-1), stay, log_prob)
         total = self.log_prob.unsqueeze(-1) + log_prob
         lengths = self.lengths + (~self.finished).long()
-        penalty = length_penalty(lengths, alpha).to(total.device)
+        penalty = length_penalty(lengths.to(total.dtype), alpha)
         best = (total / penalty.unsqueeze(-1)).flatten(1).topk(num_beams).indices
         parent, token = best // vocab_size, best % vocab_size
         self.log_prob = total.flatten(1).gather(1, best)
@@ -145,7 +146,7 @@ class _Beams:
     def settled(self, max_length: int, alpha: float) -> bool:
         """Whether no unfinished prefix of any source can still beat its best finished one."""
         # A log-probability only falls, and the penalty is mildest at the greatest length.
-        limit = length_penalty(max_length, alpha).to(self.log_prob.device)
+        limit = length_penalty(torch.full_like(self.log_prob, max_length), alpha)
         open_best = (self.log_prob / limit).masked_fill(self.finished, -torch.inf).amax(1)
         done_best = self.scores(alpha).masked_fill(~self.finished, -torch.inf).amax(1)
         return bool((done_best >= open_best).all())
