@@ -1,3 +1,4 @@
+from .attention_figures import AttentionFigure as AttentionFigure
 from .ema import EMA as EMA
 from .figures import FigureCallback as FigureCallback
 from .figures import save_figure as save_figure
@@ -16,6 +17,7 @@ from .table_figures import ConfusionMatrix as ConfusionMatrix
 from .table_figures import PredictedAgainstTrue as PredictedAgainstTrue
 from .tracking import MetricsCSV as MetricsCSV
 from .tracking import RunConfig as RunConfig
+from .translation import TranslationScore as TranslationScore
 from .uncertainty_figures import CalibrationPlot as CalibrationPlot
 from .uncertainty_figures import ExtrapolationSpread as ExtrapolationSpread
 from .uncertainty_figures import PredictiveBand as PredictiveBand

@@ -1,6 +1,7 @@
 from .arrays import ArrayDataModule as ArrayDataModule
 from .base import LitDataModule as LitDataModule
 from .base import Reference as Reference
+from .bucket_loader import BucketLoader as BucketLoader
 from .classification import ClassificationDataModule as ClassificationDataModule
 from .csv_series import CSVSeriesDataModule as CSVSeriesDataModule
 from .csv_tabular import CSVTabularDataModule as CSVTabularDataModule
@@ -10,9 +11,8 @@ from .gaussian_mixture import GaussianDataModule as GaussianDataModule
 from .gaussian_mixture import GaussianMixtureDataModule as GaussianMixtureDataModule
 from .linear import LinearDataModule as LinearDataModule
 from .loader import TensorLoader as TensorLoader
-<<<<<<< HEAD
 from .mixture_law import MixtureLaw as MixtureLaw
-=======
 from .noisy_sine import NoisySineRegressionDataModule as NoisySineRegressionDataModule
->>>>>>> bayes
+from .sequence_task import SequenceTaskDataModule as SequenceTaskDataModule
 from .sine import SineDataModule as SineDataModule
+from .text_pairs import TextPairsDataModule as TextPairsDataModule

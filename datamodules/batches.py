@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+# The first tokens of every vocabulary that a SequencePairBatch is written in.
+PAD, BOS, EOS = 0, 1, 2
+
 
 class SupervisedBatch(NamedTuple):
     """Features and target of a table.
@@ -34,7 +37,7 @@ class SeriesBatch(NamedTuple):
 
 
 class SequencePairBatch(NamedTuple):
-    """A source sequence and its target.
+    """A source sequence and its target; padding stands at the end of a row.
 
     Attributes:
         src: Source tokens, ``(B, S)``.

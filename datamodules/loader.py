@@ -40,12 +40,15 @@ class EpochSampler:
         """Selects the order of an epoch."""
         self.epoch = epoch
 
+    def generator(self) -> torch.Generator:
+        """A random generator of the current epoch's own."""
+        return torch.Generator().manual_seed(self.seed + _EPOCH_STRIDE * self.epoch)
+
     def order(self) -> Tensor:
         """Row numbers in the order of the current epoch, ``(num_rows,)``."""
         if not self.shuffle:
             return torch.arange(self.num_rows)
-        generator = torch.Generator().manual_seed(self.seed + _EPOCH_STRIDE * self.epoch)
-        return torch.randperm(self.num_rows, generator=generator)
+        return torch.randperm(self.num_rows, generator=self.generator())
 
 
 class TensorLoader(Generic[B]):

@@ -12,7 +12,10 @@ from typing import Any, Literal, NamedTuple
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor
+from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
 from lit_models.layers.standardize import Standardize
@@ -113,17 +116,19 @@ class LitModule(L.LightningModule):
         total = self.trainer.strategy.reduce(num_targets.clone(), reduce_op="sum")
         return output.loss * (num_targets * self.trainer.world_size / total).to(output.loss.dtype)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Updates the validation metrics."""
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Updates the validation metrics; returns what callbacks may score further."""
         output = self.eval_step(batch)
         self._accumulate("val", output)
         self.update_metrics(self.val_metrics, output)
+        return {"preds": output.preds, "target": output.target}
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Updates the test metrics."""
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Updates the test metrics; returns what callbacks may score further."""
         output = self.eval_step(batch)
         self._accumulate("test", output)
         self.update_metrics(self.test_metrics, output)
+        return {"preds": output.preds, "target": output.target}
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
         """Columns of the prediction file, each ``(B,)`` or ``(B, columns)``."""
@@ -179,6 +184,21 @@ class LitModule(L.LightningModule):
         if self._trainer is not None and self.trainer.is_global_zero:
             sums = checkpoint.get("train_sums", {})
             self._sums["train"] = {name: value.to(self.device) for name, value in sums.items()}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips, also for a fused optimizer in bfloat16, which Lightning refuses."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_val:
+            # Lightning fears scaled gradients; without a scaler there are none.
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule as injected."""

@@ -40,6 +40,9 @@ LINKED_SIZES = (
     "window",
     "num_auxiliary",
     "vocab_size",
+    "src_vocab_size",
+    "tgt_vocab_size",
+    "max_length",
     "num_nodes",
     "num_train",
     "sample_shape",
@@ -212,6 +215,7 @@ class LitCLI(LightningCLI):
             OrderedPredictions(),
         ]
         given = options.get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
         has_bar = any(isinstance(callback, ProgressBar) for callback in given)
         if options.get("enable_progress_bar") is not False and not has_bar:
             own.append(RunProgress())

@@ -5,6 +5,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from datamodules.batches import PAD
+
 
 class CrossEntropy(Metric):
     """Mean cross-entropy of logits, in nats.
@@ -46,3 +48,35 @@ class CrossEntropy(Metric):
     def compute(self) -> Tensor:
         """Mean over all targets."""
         return (self.total / self.count).float()
+
+
+class SequenceExactMatch(Metric):
+    """Share of the sequences that are right from the first token to the last."""
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+    correct: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Adds a batch; the shorter side is padded.
+
+        Args:
+            preds: Tokens up to EOS, then PAD, ``(B, T)``.
+            target: Tokens up to EOS, then PAD, ``(B, S)``.
+        """
+        width = max(preds.shape[1], target.shape[1])
+        preds = F.pad(preds, (0, width - preds.shape[1]), value=PAD)
+        target = F.pad(target, (0, width - target.shape[1]), value=PAD)
+        self.correct += (preds == target).all(1).sum()
+        self.count += len(preds)
+
+    def compute(self) -> Tensor:
+        """Share over all sequences."""
+        return self.correct / self.count

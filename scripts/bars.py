@@ -3,7 +3,7 @@
 A bar is held by the mean over the seeds of a whole ``fit``, scored on the task's population.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,6 +102,39 @@ def _distance(limit: float) -> Bar:
     return Bar("test/wasserstein", "<=", limit, resolution=0.6)
 
 
+_EXACT = (Bar("test/exact_match", ">=", 0.995),)
+_TRANSLATE = (
+    Bar("test/cross_entropy", "<=", 0.015, reference="optimum"),
+    # Three standard errors of a share of 0.3685 of 20,000 targets.
+    Bar("test/exact_match", ">=", -0.0102, reference="optimum"),
+)
+
+
+def _sequence_trials(experiment: str) -> Iterator[Trial]:
+    """Every task of the sequences with one experiment's config."""
+    for task in ("reverse", "sort", "add", "translate"):
+        yield Trial(
+            experiment,
+            _TRANSLATE if task == "translate" else _EXACT,
+            args=() if task == "reverse" else ("--data.task", task),
+            variant="" if task == "reverse" else task,
+        )
+
+
+def _length_trials() -> Iterator[Trial]:
+    """Reversal of longer sources: a fixed context falls behind, attention does not."""
+    falls = (Bar("test/exact_match", "<=", 0.9),)
+    # Without input feeding the steps of a long target train in one call.
+    fused = ("--model.input_feeding", "false")
+    for length in (20, 40):
+        # Sources this long are solved, or not, within a thousand steps.
+        sizes = ("--data.length", str(length), "--data.num_samples", "64000")
+        args = (*sizes, "--trainer.max_epochs", "1")
+        variant = f"length{length}"
+        yield Trial("seq2seq", falls, args=args, variant=variant, num_seeds=1)
+        yield Trial("seq2seq_luong", _EXACT, args=(*args, *fused), variant=variant, num_seeds=1)
+
+
 TRIALS: tuple[Trial, ...] = (
     Trial(
         "linear_regression",
@@ -133,7 +166,6 @@ TRIALS: tuple[Trial, ...] = (
     Trial("lstm_multistep", (Bar("test/mse", "<=", factor=1.03, reference="optimum"),)),
     Trial("lstm_attention", (Bar("test/mse", "<=", factor=1.05, reference="optimum"),)),
     Trial("lstm_covariates", (Bar("test/mse", "<=", factor=1.05, reference="optimum"),)),
-<<<<<<< HEAD
     Trial("ddpm", (Bar("test/eps_mse", "<=", 0.001), _distance(0.06))),
     Trial(
         "ddpm",
@@ -142,7 +174,6 @@ TRIALS: tuple[Trial, ...] = (
         variant="ddim50",
     ),
     Trial("ddpm_mixture", (Bar("test/eps_mse", "<=", 0.002), _distance(0.03))),
-=======
     Trial(
         "bayesian_mlp",
         (
@@ -167,5 +198,9 @@ TRIALS: tuple[Trial, ...] = (
         )
         for experiment in ("mc_dropout", "deep_ensemble")
     ),
->>>>>>> bayes
+    Trial("seq2seq", (Bar("test/exact_match", ">=", 0.9),)),
+    Trial("seq2seq_bahdanau", _EXACT),
+    *_sequence_trials("seq2seq_luong"),
+    *_sequence_trials("transformer"),
+    *_length_trials(),
 )

@@ -55,7 +55,6 @@ def test_two_processes_equal_one(tmp_path, drop_last):
     pd.testing.assert_frame_equal(logs[0], logs[1], rtol=1e-6)
 
 
-<<<<<<< HEAD
 DDPM = ["--config", "ddpm", "--model.num_steps", "5", "--data.num_generated", "41"]
 DDPM += ["--data.num_samples", "230", "--data.num_test", "57", "--data.batch_size", "33"]
 DDPM += ["--trainer.enable_progress_bar", "false"]
@@ -78,7 +77,8 @@ def test_two_processes_train_and_sample_as_one(tmp_path):
         assert runs[1][0]["metrics"][name] == pytest.approx(value, rel=1e-6)
     assert runs[0][2].shape == (41, 1)
     np.testing.assert_allclose(runs[0][2], runs[1][2], rtol=1e-6, atol=1e-6)
-=======
+
+
 # Options that make an experiment small, and its training free of noise that differs by rank.
 _EXPERIMENTS = {
     "bayesian_mlp": (
@@ -99,7 +99,6 @@ def test_two_processes_equal_one_on_an_experiment(tmp_path, name):
         torch.testing.assert_close(value, weights[1][key], rtol=0, atol=1e-7)
     for key, value in results[0]["metrics"].items():
         assert results[1]["metrics"][key] == pytest.approx(value, rel=1e-5), key
->>>>>>> bayes
 
 
 def test_predictions_are_whole_and_ordered(tmp_path):

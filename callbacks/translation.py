@@ -1,0 +1,85 @@
+"""BLEU of the translations that a model writes by itself."""
+
+from typing import Any, Literal
+
+import lightning as L
+from torchmetrics.text import SacreBLEUScore
+
+from datamodules.errors import InputError
+
+
+class TranslationScore(L.Callback):
+    """Logs ``val/bleu`` and ``test/bleu``, in percent: corpus BLEU against the file's own targets.
+
+    Post, "A Call for Clarity in Reporting BLEU Scores" (2018), computed by torchmetrics.
+
+    Args:
+        tokenize: How both sides are cut into words: ``13a`` for ordinary text, ``none`` for text
+            whose words are set apart by blanks already.
+        lowercase: Whether case is ignored.
+    """
+
+    def __init__(
+        self,
+        tokenize: Literal["none", "13a", "zh", "intl", "char"] = "13a",
+        lowercase: bool = False,
+    ) -> None:
+        self.bleu = SacreBLEUScore(tokenize=tokenize, lowercase=lowercase)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Checks that the data are text.
+
+        Raises:
+            InputError: If the datamodule has no sentences to compare with.
+        """
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(datamodule, "references"):
+            raise InputError(
+                f"TranslationScore compares sentences and {type(datamodule).__name__} has none; "
+                "use it with TextPairsDataModule"
+            )
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Compares a batch of the validation set."""
+        self._update(trainer.datamodule, "val", trainer.val_dataloaders, outputs, batch_idx)  # type: ignore[attr-defined]
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Compares a batch of the test set."""
+        self._update(trainer.datamodule, "test", trainer.test_dataloaders, outputs, batch_idx)  # type: ignore[attr-defined]
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Logs the score of the validation set."""
+        self._log(pl_module, "val/bleu")
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Logs the score of the test set."""
+        self._log(pl_module, "test/bleu")
+
+    def _update(
+        self, datamodule: Any, split: str, loader: Any, outputs: Any, batch_idx: int
+    ) -> None:
+        references = datamodule.references(split)
+        target = [[references[row]] for row in loader.rows(batch_idx).tolist()]
+        preds = outputs["preds"]
+        self.bleu.to(preds.device).update(datamodule.decode(preds), target)
+
+    def _log(self, pl_module: L.LightningModule, name: str) -> None:
+        # compute() has summed over the ranks already; their equal values survive another mean.
+        pl_module.log(name, 100 * self.bleu.compute(), sync_dist=True)
+        self.bleu.reset()

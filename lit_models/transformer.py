@@ -1,0 +1,452 @@
+r"""The Transformer: an encoder and a decoder of attention and position-wise networks.
+
+.. math::
+    \mathrm{FFN}(x) &= \max(0, x W_1 + b_1) W_2 + b_2 \\
+    PE_{p, 2i} &= \sin(p / 10000^{2i/D}), \qquad PE_{p, 2i+1} = \cos(p / 10000^{2i/D}) \\
+    \text{post-norm:}\quad x &\leftarrow \mathrm{LN}(x + f(x)), \qquad
+    \text{pre-norm:}\quad x \leftarrow x + f(\mathrm{LN}(x))
+
+with f self-attention, in the decoder masked so that a position sees no later one; then, in the
+decoder, cross-attention, whose queries come from the decoder and whose keys and values are the
+encoder's output; then the FFN. Attention is :mod:`lit_models.layers.attention`. Embeddings are
+scaled by :math:`\sqrt D` before the position codes are added.
+
+Vaswani et al., "Attention Is All You Need" (2017). Deviations:
+
+* ``norm_first`` moves the norms into the residual branches and adds one behind each stack (Xiong et
+  al., "On Layer Normalization in the Transformer Architecture", 2020); the paper's post-norm has
+  none there.
+* Sources and targets may have vocabularies of their own; the paper's three tied matrices are
+  ``tie_embeddings: all``.
+* The loss counts the end sign in its sum, not in its number of tokens (see
+  :func:`~lit_models.layers.sequence_loss.sequence_loss`).
+
+Shape letters: B batch, S source length, T target length, D width, H heads, K head width,
+V vocabulary, N layers.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal, cast
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datamodules.batches import PAD, SequencePairBatch
+from lit_models.base import LitModule, StepOutput
+from lit_models.decoding import decode
+from lit_models.layers.attention import KeyValueCache, MultiHeadAttention
+from lit_models.layers.sequence_loss import sequence_loss
+from lit_models.metrics import SequenceExactMatch
+
+# Projected keys and values of the memory, (B, H, S, K) each.
+Memory = tuple[Tensor, Tensor]
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed position codes.
+
+    Args:
+        d_model: Width D.
+        max_length: Number of positions.
+
+    Shape:
+        Output ``(T, D)`` for T positions from ``start``.
+    """
+
+    table: Tensor
+
+    def __init__(self, d_model: int, max_length: int) -> None:
+        super().__init__()
+        position = torch.arange(max_length, dtype=torch.float64).unsqueeze(1)
+        rate = 10_000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
+        table = torch.zeros(max_length, d_model, dtype=torch.float64)
+        table[:, 0::2] = torch.sin(position * rate)
+        table[:, 1::2] = torch.cos(position * rate)[:, : d_model // 2]
+        self.register_buffer("table", table.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, length: int, start: int = 0) -> Tensor:
+        """Codes of consecutive positions."""
+        if start + length > len(self.table):
+            raise ValueError(
+                f"position {start + length - 1} lies beyond max_length={len(self.table)}"
+            )
+        return self.table[start : start + length]
+
+
+class Residual(nn.Module):
+    """A sublayer's residual connection, dropout and norm, in either order.
+
+    Args:
+        d_model: Width D.
+        dropout: Probability of dropping an output of the sublayer.
+        norm_first: Whether the norm stands in the branch or behind the sum.
+    """
+
+    def __init__(self, d_model: int, dropout: float, norm_first: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+        self.norm_first = norm_first
+
+    def branch(self, x: Tensor) -> Tensor:
+        """What the sublayer reads."""
+        return self.norm(x) if self.norm_first else x
+
+    def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        """Applies a sublayer, ``(B, T, D)`` to ``(B, T, D)``."""
+        out: Tensor = x + self.dropout(sublayer(self.branch(x)))
+        return out if self.norm_first else self.norm(out)
+
+
+class FeedForward(nn.Sequential):
+    """The same two-layer network at every position.
+
+    Args:
+        d_model: Width D.
+        dim_feedforward: Width of the hidden layer.
+    """
+
+    def __init__(self, d_model: int, dim_feedforward: int) -> None:
+        super().__init__(
+            nn.Linear(d_model, dim_feedforward), nn.ReLU(), nn.Linear(dim_feedforward, d_model)
+        )
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward network; arguments as for :class:`Transformer`."""
+
+    def __init__(
+        self, d_model: int, num_heads: int, dim_feedforward: int, dropout: float, norm_first: bool
+    ) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(d_model, num_heads)
+        self.self_residual = Residual(d_model, dropout, norm_first)
+        self.feed_forward = FeedForward(d_model, dim_feedforward)
+        self.feed_forward_residual = Residual(d_model, dropout, norm_first)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Maps ``(B, S, D)``; the mask is True at real positions, ``(B, 1, 1, S)``."""
+        x = self.self_residual(x, lambda y: self.self_attention(y, mask=mask))
+        out: Tensor = self.feed_forward_residual(x, self.feed_forward)
+        return out
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the encoder's output, and feed-forward network.
+
+    Arguments as for :class:`Transformer`.
+    """
+
+    def __init__(
+        self, d_model: int, num_heads: int, dim_feedforward: int, dropout: float, norm_first: bool
+    ) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(d_model, num_heads)
+        self.self_residual = Residual(d_model, dropout, norm_first)
+        self.cross_attention = MultiHeadAttention(d_model, num_heads)
+        self.cross_residual = Residual(d_model, dropout, norm_first)
+        self.feed_forward = FeedForward(d_model, dim_feedforward)
+        self.feed_forward_residual = Residual(d_model, dropout, norm_first)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | Memory,
+        mask: Tensor,
+        cache: KeyValueCache | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Maps ``(B, T, D)``, and returns the cross-attention ``(B, H, T, S)`` where needed.
+
+        Args:
+            x: Target positions; with a cache the next position alone.
+            memory: The encoder's output ``(B, S, D)``, or its keys and values.
+            mask: True at real source positions, ``(B, 1, 1, S)``.
+            cache: Earlier positions; extended by this call.
+            need_weights: Whether to return the cross-attention.
+        """
+        if isinstance(memory, Tensor):
+            memory = self.cross_attention.project_memory(memory)
+        key, value = memory
+
+        def cross(y: Tensor) -> Tensor:
+            query = self.cross_attention.project_query(y)
+            return self.cross_attention.attend(query, key, value, mask)
+
+        x = self.self_residual(
+            x, lambda y: self.self_attention(y, is_causal=cache is None, cache=cache)
+        )
+        weights = None
+        if need_weights:
+            query = self.cross_attention.project_query(self.cross_residual.branch(x))
+            weights = self.cross_attention.weights(query, key, mask)
+        x = self.cross_residual(x, cross)
+        return self.feed_forward_residual(x, self.feed_forward), weights
+
+
+class DecodingState:
+    """Keys and values of the prefixes decoded so far, and of the memory.
+
+    Args:
+        memories: Projected memory of each layer.
+        mask: True at real source positions, ``(B, 1, 1, S)``.
+        max_length: Positions the caches can hold.
+    """
+
+    def __init__(self, memories: list[Memory], mask: Tensor, max_length: int) -> None:
+        self.memories, self.mask = memories, mask
+        key = memories[0][0]
+        batch_size, num_heads, _, head_size = key.shape
+        self.caches = [
+            KeyValueCache(batch_size, num_heads, max_length, head_size, key.device, key.dtype)
+            for _ in memories
+        ]
+
+    @property
+    def length(self) -> int:
+        """Positions decoded so far."""
+        return self.caches[0].length
+
+    @property
+    def device(self) -> torch.device:
+        """Where the prefixes are."""
+        return self.mask.device
+
+    def reorder(self, rows: Tensor) -> None:
+        """Replaces prefix i by prefix ``rows[i]`` of the same source."""
+        for cache in self.caches:
+            cache.reorder(rows)
+
+
+class Transformer(nn.Module):
+    """Encoder, decoder, embeddings and output projection.
+
+    Args:
+        src_vocab_size: Number of source tokens.
+        tgt_vocab_size: Number V of target tokens.
+        max_length: Most positions of a source or a target.
+        d_model: Width D.
+        num_heads: Number H of heads.
+        num_encoder_layers: Number of encoder layers.
+        num_decoder_layers: Number of decoder layers.
+        dim_feedforward: Width of the feed-forward networks.
+        dropout: Probability of dropping an output of a sublayer or an embedding.
+        norm_first: Whether norms stand in the residual branches.
+        tie_embeddings: ``output`` uses the target embedding as output projection, ``all`` the
+            source embedding as well.
+
+    Raises:
+        ValueError: If an argument is out of range, or vocabularies to tie differ in size.
+    """
+
+    def __init__(
+        self,
+        src_vocab_size: int,
+        tgt_vocab_size: int,
+        max_length: int,
+        d_model: int,
+        num_heads: int,
+        num_encoder_layers: int,
+        num_decoder_layers: int,
+        dim_feedforward: int,
+        dropout: float = 0.1,
+        norm_first: bool = False,
+        tie_embeddings: Literal["none", "output", "all"] = "none",
+    ) -> None:
+        super().__init__()
+        if min(num_encoder_layers, num_decoder_layers, d_model, dim_feedforward) < 1:
+            raise ValueError(
+                f"layers and widths must be positive, got {num_encoder_layers} and "
+                f"{num_decoder_layers} layers, d_model={d_model}, dim_feedforward={dim_feedforward}"
+            )
+        if tie_embeddings == "all" and src_vocab_size != tgt_vocab_size:
+            raise ValueError(
+                f"tie_embeddings=all needs one vocabulary, got {src_vocab_size} source and "
+                f"{tgt_vocab_size} target tokens; use output, or a joint vocabulary"
+            )
+        sizes = (d_model, num_heads, dim_feedforward, dropout, norm_first)
+        self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(num_encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(num_decoder_layers))
+        self.encoder_norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
+        self.decoder_norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
+        self.tgt_embedding = nn.Embedding(tgt_vocab_size, d_model)
+        tied = tie_embeddings == "all"
+        self.src_embedding = self.tgt_embedding if tied else nn.Embedding(src_vocab_size, d_model)
+        self.positions = SinusoidalPositions(d_model, max_length)
+        self.dropout = nn.Dropout(dropout)
+        self.out_proj = nn.Linear(d_model, tgt_vocab_size, bias=False)
+        self.d_model, self.max_length = d_model, max_length
+        self._initialise()
+        if tie_embeddings != "none":
+            self.out_proj.weight = self.tgt_embedding.weight
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=self.d_model**-0.5)
+
+    def _embed(self, embedding: nn.Module, tokens: Tensor, start: int = 0) -> Tensor:
+        codes = self.positions(tokens.shape[1], start)
+        out: Tensor = self.dropout(embedding(tokens) * math.sqrt(self.d_model) + codes)
+        return out
+
+    def encode(self, src: Tensor, src_mask: Tensor) -> Tensor:
+        """Memory ``(B, S, D)`` of a source ``(B, S)``; padding takes no part in it."""
+        x = self._embed(self.src_embedding, src)
+        for layer in self.encoder:
+            x = layer(x, src_mask[:, None, None])
+        out: Tensor = self.encoder_norm(x)
+        return out
+
+    def decode_states(
+        self, tgt: Tensor, memory: Tensor, src_mask: Tensor, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """States ``(B, T, D)`` that the output projection reads, and the cross-attention."""
+        x, weights = self._embed(self.tgt_embedding, tgt), []
+        for layer in self.decoder:
+            x, weight = layer(x, memory, src_mask[:, None, None], need_weights=need_weights)
+            weights.append(weight)
+        return self.decoder_norm(x), torch.stack(weights) if need_weights else None
+
+    def forward(
+        self, src: Tensor, src_mask: Tensor, tgt: Tensor, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits ``(B, T, V)`` of the token behind each target position.
+
+        Args:
+            src: Source tokens, ``(B, S)``.
+            src_mask: True at real source tokens, ``(B, S)``.
+            tgt: Target tokens from BOS, ``(B, T)``; padding at the end changes nothing before it.
+            need_weights: Whether to return the cross-attention as well, ``(N, B, H, T, S)``.
+        """
+        memory = self.encode(src, src_mask)
+        states, weights = self.decode_states(tgt, memory, src_mask, need_weights)
+        return self.out_proj(states), weights
+
+    def start(self, src: Tensor, src_mask: Tensor, num_beams: int = 1) -> DecodingState:
+        """State before the first token, each source ``num_beams`` times."""
+        memory = self.encode(src, src_mask).repeat_interleave(num_beams, dim=0)
+        mask = src_mask[:, None, None].repeat_interleave(num_beams, dim=0)
+        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        memories = [layer.cross_attention.project_memory(memory) for layer in layers]
+        return DecodingState(memories, mask, self.max_length)
+
+    def decode_step(self, token: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
+        """Logits ``(B, V)`` after one more token ``(B,)``, at the cost of one position."""
+        x = self._embed(self.tgt_embedding, token.unsqueeze(1), start=state.length)
+        for layer, memory, cache in zip(self.decoder, state.memories, state.caches, strict=True):
+            x, _ = layer(x, memory, state.mask, cache)
+        return self.out_proj(self.decoder_norm(x)).squeeze(1), state
+
+
+class LitTransformer(LitModule):
+    """Sequence to sequence with attention alone.
+
+    Args:
+        src_vocab_size: Number of source tokens.
+        tgt_vocab_size: Number V of target tokens.
+        max_length: Most positions of a source or a target; also the limit of decoding.
+        d_model: Width D.
+        num_heads: Number H of heads.
+        num_encoder_layers: Number of encoder layers.
+        num_decoder_layers: Number of decoder layers.
+        dim_feedforward: Width of the feed-forward networks.
+        dropout: Probability of dropping an output of a sublayer or an embedding.
+        norm_first: Whether norms stand in the residual branches (pre-norm).
+        tie_embeddings: ``output`` uses the target embedding as output projection, ``all`` the
+            source embedding as well.
+        label_smoothing: Share of each training target spread over the vocabulary.
+        num_beams: Beams of the search in test and prediction; validation takes the likeliest token.
+        length_penalty: Exponent of the beam search's length penalty.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Shape:
+        Source ``(B, S)`` and target prefix ``(B, T)`` to logits ``(B, T, V)``.
+    """
+
+    def __init__(
+        self,
+        src_vocab_size: int,
+        tgt_vocab_size: int,
+        max_length: int,
+        d_model: int = 64,
+        num_heads: int = 4,
+        num_encoder_layers: int = 2,
+        num_decoder_layers: int = 2,
+        dim_feedforward: int = 128,
+        dropout: float = 0.1,
+        norm_first: bool = False,
+        tie_embeddings: Literal["none", "output", "all"] = "none",
+        label_smoothing: float = 0.0,
+        num_beams: int = 1,
+        length_penalty: float = 0.0,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__({"exact_match": SequenceExactMatch()}, optimizer, lr_scheduler)
+        if num_beams < 1:
+            raise ValueError(f"num_beams must be positive, got {num_beams}")
+        self.net = Transformer(
+            src_vocab_size,
+            tgt_vocab_size,
+            max_length,
+            d_model,
+            num_heads,
+            num_encoder_layers,
+            num_decoder_layers,
+            dim_feedforward,
+            dropout,
+            norm_first,
+            tie_embeddings,
+        )
+        self.label_smoothing = label_smoothing
+        self.num_beams, self.length_penalty = num_beams, length_penalty
+
+    def forward(self, src: Tensor, src_mask: Tensor, tgt: Tensor) -> Tensor:
+        """Logits of the token behind each target position, ``(B, T, V)``."""
+        logits: Tensor = self.net(src, src_mask, tgt)[0]
+        return logits
+
+    def attention_weights(self, src: Tensor, src_mask: Tensor, tgt: Tensor) -> Tensor:
+        """Cross-attention of each layer and head, ``(N, B, H, T, S)``."""
+        weights: Tensor = self.net(src, src_mask, tgt, need_weights=True)[1]
+        return weights
+
+    def generate(self, src: Tensor, src_mask: Tensor, num_beams: int = 1) -> Tensor:
+        """Decoded tokens up to EOS, then PAD, ``(B, T)``."""
+        state = self.net.start(src, src_mask, num_beams)
+        limit = self.net.max_length - 1
+        return decode(self.net.decode_step, state, len(src), num_beams, limit, self.length_penalty)
+
+    def step(self, batch: SequencePairBatch) -> StepOutput:
+        """Cross-entropy of a batch, the decoder reading the true prefix."""
+        logits = self(batch.src, batch.src_mask, batch.tgt[:, :-1])
+        smoothing = self.label_smoothing if self.training else 0.0
+        loss, num_targets = sequence_loss(logits, batch, smoothing)
+        return StepOutput(loss, num_targets, logits, batch.tgt[:, 1:])
+
+    def eval_step(self, batch: SequencePairBatch) -> StepOutput:
+        """Cross-entropy of the true targets, and free-running predictions."""
+        output = self.step(batch)
+        validating = self._trainer is not None and self.trainer.validating
+        preds = self.generate(batch.src, batch.src_mask, 1 if validating else self.num_beams)
+        return output._replace(preds=preds, scalars={"cross_entropy": output.loss})
+
+    def predict_step(self, batch: SequencePairBatch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Decoded and true tokens, padded to the same width in every batch."""
+        preds = self.generate(batch.src, batch.src_mask, self.num_beams)
+        return {
+            name: F.pad(tokens, (0, self.net.max_length - tokens.shape[1]), value=PAD)
+            for name, tokens in (("prediction", preds), ("target", batch.tgt[:, 1:]))
+        }

@@ -1,0 +1,138 @@
+"""Sentence pairs: what goes in comes out, and every bad line is named."""
+
+import random
+
+import pytest
+import torch
+
+from datamodules import InputError, TextPairsDataModule
+from datamodules.batches import BOS, EOS
+
+WORDS = ["ein", "hund", "läuft", "über", "gras", "[EOS]", "straße", "rot", "\u732b"]
+
+
+def sentences(count, seed=0):
+    draw = random.Random(seed)
+    for _ in range(count):
+        src = draw.choices(WORDS, k=draw.randint(1, 9))
+        yield " ".join(src), " ".join(reversed(src))
+
+
+def write(path, pairs):
+    path.write_text("".join(f"{src}\t{tgt}\n" for src, tgt in pairs), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return {
+        name: write(tmp_path / f"{name}.tsv", sentences(count, seed))
+        for seed, (name, count) in enumerate([("path", 97), ("val_path", 23), ("test_path", 29)])
+    }
+
+
+@pytest.mark.parametrize("joint", [True, False])
+@pytest.mark.parametrize("kind", ["word", "bpe", "char"])
+def test_round_trip(files, kind, joint):
+    data = TextPairsDataModule(**files, tokenizer=kind, vocab_size=400, joint_vocab=joint)
+    for split, seed, count in (("train", 0, 97), ("val", 1, 23), ("test", 2, 29)):
+        batch = data.split(split)
+        pairs = list(sentences(count, seed))
+        assert data.decode(batch.tgt[:, 1:]) == [tgt for _, tgt in pairs]
+        assert data.references(split) == [tgt for _, tgt in pairs]
+        assert (batch.tgt[:, 0] == BOS).all()
+        assert (batch.src.gather(1, batch.src_mask.sum(1, keepdim=True) - 1) == EOS).all()
+        assert int((batch.tgt == EOS).sum()) == count  # a literal [EOS] in the text is text
+        assert int(batch.tgt.max()) < data.tgt_vocab_size
+        assert int(batch.src.max()) < data.src_vocab_size
+
+
+def test_the_vocabulary_is_of_the_training_part_alone(files, tmp_path):
+    data = TextPairsDataModule(**files, tokenizer="word")
+    fingerprint = data.state_dict()
+    write(tmp_path / "val_path.tsv", [("new words", "never seen")])
+    other = TextPairsDataModule(**files, tokenizer="word")
+    other.load_state_dict(fingerprint)
+    assert other.src_vocab_size == data.src_vocab_size
+    write(tmp_path / "path.tsv", sentences(97, 5))
+    with pytest.raises(InputError, match=r"path.tsv is not the checkpoint's; give the training"):
+        TextPairsDataModule(**files, vocab_size=300).load_state_dict(fingerprint)
+
+
+def test_shares_of_one_file_are_disjoint(tmp_path):
+    pairs = [(f"satz {i}", f"sentence {i}") for i in range(97)]
+    data = TextPairsDataModule(write(tmp_path / "a.tsv", pairs), vocab_size=300)
+    found = [set(data.references(split)) for split in ("train", "val", "test")]
+    assert [len(part) for part in found] == [78, 9, 10]
+    assert set.union(*found) == {tgt for _, tgt in pairs}
+    assert data.num_train == 78
+
+
+def test_predictions_keep_every_line(files, tmp_path):
+    lines = tmp_path / "new.txt"
+    lines.write_text("hund läuft\nein rot gras\nkatze\n", encoding="utf-8")
+    data = TextPairsDataModule(**files, predict_path=str(lines), vocab_size=400)
+    assert data.predict_split == "predict"
+    batch = data.split("predict")
+    frame = data.prediction_frame({"prediction": batch.src, "target": batch.tgt[:, 1:]})
+    assert frame["line"].tolist() == [1, 2, 3]
+    assert frame["source"].tolist() == frame["translation"].tolist()
+    assert frame["source"].tolist() == ["hund läuft", "ein rot gras", "katze"]
+    assert "reference" not in frame
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\tb\n\nc\td\n", "line 2: empty; remove the line"),
+        ("a\tb\n   \n", "line 2: empty; remove the line"),
+        ("a\tb\nc d\n", "line 2: 0 tabs; a pair is source<TAB>target"),
+        ("a\tb\tc\n", "line 1: 2 tabs"),
+        ("a\tb\n\tc\n", "line 2: the source is empty"),
+        ("a\tb\nc\t\n", "line 2: the target is empty"),
+        ("", "is empty; it needs source<TAB>target lines"),
+    ],
+)
+def test_bad_lines_are_named(files, tmp_path, text, message):
+    path = tmp_path / "bad.tsv"
+    path.write_text(text)
+    for option in ("path", "val_path", "test_path"):
+        with pytest.raises(InputError, match=f"bad.tsv.*{message}"):
+            _ = TextPairsDataModule(**{**files, option: str(path)}).src_vocab_size
+
+
+def test_unseen_tokens_are_named(files, tmp_path):
+    pairs = [("hund läuft", "gras rot"), ("hund bellt laut", "rot gras")]
+    files["val_path"] = write(tmp_path / "val.tsv", pairs)
+    data = TextPairsDataModule(**files, tokenizer="word")
+    message = (
+        r"val.tsv, line 2: the vocabulary lacks 'bellt' \(2 such src tokens\); read as \[UNK\]"
+    )
+    with pytest.warns(UserWarning, match=message):
+        batch = data.split("val")
+    assert data.token_names(batch.src[1], "src") == ["hund", "[UNK]", "[UNK]", "[EOS]"]
+    strict = TextPairsDataModule(**files, tokenizer="word", unknown="error")
+    with pytest.raises(InputError, match="line 2: the vocabulary lacks 'bellt'; raise vocab_size"):
+        strict.split("val")
+
+
+def test_long_sentences_and_missing_files(files, tmp_path):
+    data = TextPairsDataModule(**files, tokenizer="word", max_length=7)
+    with pytest.raises(InputError, match=r"path.tsv, line \d+: \d+ src tokens, .* max_length=7"):
+        data.split("train")
+    with pytest.raises(InputError, match="batch_tokens=100 cannot hold a sentence of max_length"):
+        TextPairsDataModule(**files, batch_tokens=100)
+    with pytest.raises(InputError, match=r"no file 'none\.tsv'"):
+        _ = TextPairsDataModule("none.tsv").num_train
+    binary = tmp_path / "binary.tsv"
+    binary.write_bytes(b"\xff\xfe\x00a\tb\n")
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        _ = TextPairsDataModule(str(binary)).num_train
+
+
+def test_names_of_byte_pairs_are_readable(files):
+    data = TextPairsDataModule(**files, vocab_size=400)
+    names = data.token_names(data.split("train").tgt[0], "tgt")
+    assert names[0] == "[BOS]"
+    assert "".join(names[1 : names.index("[EOS]", 1)]) == data.references("train")[0]
+    assert torch.equal(data.split("train").tgt[0, :1], torch.tensor([BOS]))
