@@ -4,6 +4,12 @@ from .classification import ClassificationDataModule as ClassificationDataModule
 from .csv_series import CSVSeriesDataModule as CSVSeriesDataModule
 from .csv_tabular import CSVTabularDataModule as CSVTabularDataModule
 from .errors import InputError as InputError
+from .in_context import InContextDataModule as InContextDataModule
+from .labelled_text import LabelledTextDataModule as LabelledTextDataModule
 from .linear import LinearDataModule as LinearDataModule
 from .loader import TensorLoader as TensorLoader
+from .markov_text import MarkovTextDataModule as MarkovTextDataModule
+from .prompts import PromptsDataModule as PromptsDataModule
 from .sine import SineDataModule as SineDataModule
+from .text_file import TextFileDataModule as TextFileDataModule
+from .topic_documents import TopicDocumentsDataModule as TopicDocumentsDataModule

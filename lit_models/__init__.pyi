@@ -1,5 +1,10 @@
 from .base import LitModule as LitModule
 from .base import StepOutput as StepOutput
+from .bert import LitBERT as LitBERT
+from .bert_classifier import LitBERTClassifier as LitBERTClassifier
+from .gpt import LitGPT as LitGPT
+from .gpt_classifier import LitGPTClassifier as LitGPTClassifier
+from .gpt_regressor import LitGPTRegressor as LitGPTRegressor
 from .linear_regression import LitLinearRegression as LitLinearRegression
 from .metrics import CrossEntropy as CrossEntropy
 from .mlp import LitMLPClassifier as LitMLPClassifier

@@ -63,7 +63,9 @@ class LitModule(L.LightningModule):
         super().__init__()
         # Kept out of the checkpoint: on resume the command line decides, and a checkpoint loads
         # with weights_only=True.
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "metrics"], logger=False)
+        # A checkpoint holds the weights that `pretrained` names; loading it needs no other file.
+        ignore = ["optimizer", "lr_scheduler", "metrics", "pretrained"]
+        self.save_hyperparameters(ignore=ignore, logger=False)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         collection = MetricCollection(dict(metrics))

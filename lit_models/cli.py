@@ -40,6 +40,8 @@ LINKED_SIZES = (
     "window",
     "num_auxiliary",
     "vocab_size",
+    "context_length",
+    "group_names",
     "num_nodes",
     "num_train",
 )
