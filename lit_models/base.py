@@ -42,6 +42,11 @@ class StepOutput(NamedTuple):
     terms: Mapping[str, tuple[Tensor, int | Tensor]] = {}
     metric_inputs: Mapping[str, Tensor] = {}
 
+    @property
+    def total(self) -> Tensor:
+        """What training minimises: the loss and the terms, each a mean over this rank's targets."""
+        return sum((term for term, _ in self.terms.values()), start=self.loss)
+
 
 class LitModule(L.LightningModule):
     """Base of all models.

@@ -173,9 +173,12 @@ def save_pretrained(net: nn.Module, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {theirs: sizes[ours] for ours, theirs in family.sizes.items()}
-    architectures = {"gpt2": "GPT2LMHeadModel", "bert": "BertForPreTraining"}
+    architecture = "GPT2LMHeadModel"
+    if family is BERT:
+        pairs = "next_head.weight" in state
+        architecture = "BertForPreTraining" if pairs else "BertForMaskedLM"
     config |= {
-        "architectures": [architectures[family.model_type]],
+        "architectures": [architecture],
         "model_type": family.model_type,
         **family.fixed,
     }
