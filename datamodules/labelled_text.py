@@ -38,7 +38,7 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
             texts; or a ``tokenizer.json``, a folder that holds one, or the checkpoint of the
             pre-trained model, which holds its vocabulary.
         context_length: Largest number T of tokens of a row.
-        vocab_size: Largest size of a trained vocabulary.
+        max_vocab_size: Largest size of a trained vocabulary.
         val_fraction: Share of the rows, after the test rows are taken, used for validation.
         test_fraction: Share of the rows used for the test.
         predict_path: CSV file of texts to classify; the test rows by default.
@@ -56,7 +56,7 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         label: str = "label",
         tokenizer: str = "wordpiece",
         context_length: int = 128,
-        vocab_size: int = 8192,
+        max_vocab_size: int = 8192,
         val_fraction: float = 0.15,
         test_fraction: float = 0.2,
         predict_path: str | None = None,
@@ -67,7 +67,7 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         if context_length < 3:
             raise InputError(f"context_length must be at least 3, got {context_length}")
         self.path, self.text, self.label = path, text, label
-        self.tokenizer_source, self.max_vocab_size = tokenizer, vocab_size
+        self.tokenizer_source, self.max_vocab_size = tokenizer, max_vocab_size
         self.context_length = context_length
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.predict_path = predict_path

@@ -73,7 +73,7 @@ class TextFileDataModule(LitDataModule[Any]):
             training part; or a ``tokenizer.json``, a folder that holds one, or a checkpoint.
         seq_len: Tokens T the model reads.
         objective: ``causal`` predicts the next token, ``masked`` hidden ones.
-        vocab_size: Largest size of a trained vocabulary.
+        max_vocab_size: Largest size of a trained vocabulary.
         val_fraction: Share of the characters for validation.
         test_fraction: Share of the characters for the test. With 0 the test scores the validation
             part, which also chose the checkpoint.
@@ -94,7 +94,7 @@ class TextFileDataModule(LitDataModule[Any]):
         tokenizer: str = "char",
         seq_len: int = 64,
         objective: Literal["causal", "masked"] = "causal",
-        vocab_size: int = 8192,
+        max_vocab_size: int = 8192,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         mask_probability: float = 0.15,
@@ -115,7 +115,7 @@ class TextFileDataModule(LitDataModule[Any]):
         if not 0 < mask_probability < 1:
             raise InputError(f"mask_probability must lie in (0, 1), got {mask_probability}")
         self.path, self.tokenizer_source, self.seq_len = path, tokenizer, seq_len
-        self.objective, self.max_vocab_size = objective, vocab_size
+        self.objective, self.max_vocab_size = objective, max_vocab_size
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.mask_probability = mask_probability
         self.predict_path, self.prompt, self.cache_dir = predict_path, prompt, cache_dir

@@ -173,7 +173,9 @@ def test_names_of_old_checkpoints(hugging_face, folder, tmp_path):
 
     weights = load_file(folder / "model.safetensors")
     old = {
-        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v
+        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): v
         for k, v in weights.items()
     }
     save_file(old, tmp_path / "model.safetensors")
