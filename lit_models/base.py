@@ -113,19 +113,18 @@ class LitModule(L.LightningModule):
         """Loss whose gradient, averaged over the ranks, is that of the whole batch."""
         output = self.step(batch)
         self._accumulate("train", output)
-        loss = output.loss * self._rank_weight(output.num_targets)
+        loss = self._over_ranks(output.loss, output.num_targets)
         for term, num_targets in output.terms.values():
-            loss = loss + term * self._rank_weight(num_targets)
+            loss = loss + self._over_ranks(term, num_targets)
         return loss
 
-    def _rank_weight(self, num_targets: int | Tensor) -> float | Tensor:
-        """Weight of this rank's mean, such that the mean over the ranks is that of all targets."""
+    def _over_ranks(self, loss: Tensor, num_targets: int | Tensor) -> Tensor:
+        """A mean weighted such that the mean over the ranks is that of all targets."""
         if self.trainer.world_size == 1:
-            return 1.0
+            return loss
         count = torch.as_tensor(num_targets, device=self.device, dtype=torch.float64)
         total = self.trainer.strategy.reduce(count.clone(), reduce_op="sum")
-        weight: Tensor = count * self.trainer.world_size / total
-        return weight.to(torch.get_default_dtype())
+        return loss * (count * self.trainer.world_size / total).to(loss.dtype)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Updates the validation metrics."""

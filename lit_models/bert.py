@@ -17,8 +17,11 @@ Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Langua
 with :math:`\mathrm{FF}(x) = W_2\, \mathrm{GELU}(W_1 x)`, four times as wide as the model. The
 second form needs a norm after the last block. A hidden token's logits are
 :math:`W_e\,\mathrm{LN}(\mathrm{GELU}(W h)) + b`, tied to the token embedding; the pooler
-:math:`\tanh(W_p h_{[CLS]} + b_p)` feeds the next-sentence head. Deviations: none for
-``norm_first=False``; without a next-sentence task there is neither pooler nor head.
+:math:`\tanh(W_p h_{[CLS]} + b_p)` feeds the next-sentence head. Deviations:
+
+* Without a next-sentence task there is neither pooler nor head.
+* The paper's weights start at N(0, 0.02^2) at width 768; ``init_std`` lets a narrow model start
+  with the same spread of its sums, :math:`0.02 \sqrt{768 / D}`, without which it learns late.
 
 Shape letters: B batch, T length, D model width, V vocabulary, L blocks, M hidden tokens.
 """
@@ -34,7 +37,6 @@ from lit_models.layers.attention import MultiHeadAttention
 from lit_models.metrics import CrossEntropy, NextSentenceScores, TokenAccuracy
 from lit_models.pretrained import load_pretrained
 
-_INIT_STD = 0.02
 _EPS = 1e-12
 
 
@@ -187,16 +189,17 @@ class BERTForPreTraining(nn.Module):
     Args:
         encoder: The encoder.
         next_sentence: Whether there is a next-sentence task.
+        init_std: Standard deviation s of the initial weights.
     """
 
-    def __init__(self, encoder: BERT, next_sentence: bool = True) -> None:
+    def __init__(self, encoder: BERT, next_sentence: bool = True, init_std: float = 0.02) -> None:
         super().__init__()
         vocab_size, d_model = encoder.token_embedding.weight.shape
         self.bert = encoder
         self.masked_head = MaskedHead(d_model, vocab_size)
         self.pooler = Pooler(d_model) if next_sentence else None
         self.next_head = nn.Linear(d_model, 2) if next_sentence else None
-        self.apply(reset_parameters)
+        reset_parameters(self, init_std)
 
     def forward(
         self,
@@ -224,12 +227,13 @@ class BERTForPreTraining(nn.Module):
         return logits, self.next_head(self.pooler(hidden))
 
 
-def reset_parameters(module: nn.Module) -> None:
-    """Weights from N(0, 0.02^2), biases zero."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=_INIT_STD)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
+def reset_parameters(network: nn.Module, std: float) -> None:
+    """Weights from N(0, std^2), biases zero."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
 
 
 class LitBERT(LitModule):
@@ -244,6 +248,7 @@ class LitBERT(LitModule):
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network, or after (the paper).
         next_sentence: Whether there is a next-sentence task.
+        init_std: Standard deviation of the initial weights.
         pretrained: Weights to start from: a checkpoint of this class, a folder or the hub's name
             of a Hugging Face BERT.
         compile: Whether to compile the network; pays on accelerators.
@@ -267,6 +272,7 @@ class LitBERT(LitModule):
         dropout: float = 0.0,
         norm_first: bool = False,
         next_sentence: bool = True,
+        init_std: float = 0.02,
         pretrained: str | None = None,
         compile: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -282,7 +288,7 @@ class LitBERT(LitModule):
         encoder = BERT(
             vocab_size, context_length, d_model, num_layers, num_heads, dropout, norm_first
         )
-        self.net = BERTForPreTraining(encoder, next_sentence)
+        self.net = BERTForPreTraining(encoder, next_sentence, init_std)
         if pretrained is not None:
             load_pretrained(self.net, pretrained)
         if compile:

@@ -28,19 +28,22 @@ class BERTClassifier(nn.Module):
         encoder: The encoder.
         num_classes: Number K of classes.
         dropout: Probability of dropping a unit before the head in training.
+        init_std: Standard deviation of the initial weights.
 
     Shape:
         Tokens, segments and mask ``(B, T)`` to logits ``(B, K)``.
     """
 
-    def __init__(self, encoder: BERT, num_classes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, encoder: BERT, num_classes: int, dropout: float = 0.0, init_std: float = 0.02
+    ) -> None:
         super().__init__()
         d_model = encoder.token_embedding.weight.shape[1]
         self.bert = encoder
         self.pooler = Pooler(d_model)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(d_model, num_classes)
-        self.apply(reset_parameters)
+        reset_parameters(self, init_std)
 
     def forward(
         self, tokens: Tensor, segments: Tensor | None = None, mask: Tensor | None = None
@@ -63,6 +66,7 @@ class LitBERTClassifier(LitModule):
         num_heads: Attention heads per block; divides D.
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network, or after (the paper).
+        init_std: Standard deviation of the initial weights.
         pretrained: Weights of the encoder to start from: a checkpoint of
             :class:`~lit_models.LitBERT`, a folder or the hub's name of a Hugging Face BERT.
         optimizer: Makes the optimizer from the parameters.
@@ -85,6 +89,7 @@ class LitBERTClassifier(LitModule):
         num_heads: int = 4,
         dropout: float = 0.1,
         norm_first: bool = False,
+        init_std: float = 0.02,
         pretrained: str | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -95,7 +100,7 @@ class LitBERTClassifier(LitModule):
         encoder = BERT(
             vocab_size, context_length, d_model, num_layers, num_heads, dropout, norm_first
         )
-        self.net = BERTClassifier(encoder, num_classes, dropout)
+        self.net = BERTClassifier(encoder, num_classes, dropout, init_std)
         if pretrained is not None:
             load_pretrained(self.net, pretrained, fresh=("head.", "pooler."))
 

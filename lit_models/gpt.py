@@ -17,8 +17,9 @@ Models are Unsupervised Multitask Learners" (2019). Block, with causal attention
 minimises :math:`-\frac1N \sum_t \log P(u_t \mid u_{<t})`; the papers maximise the sum. Deviations:
 
 * GELU in the tanh form of the published weights.
-* Weights start at N(0, 0.02^2), those that write to the residual stream divided by the root of
-  their number :math:`\sqrt{2L}`, as GPT-2 does; GPT-1 did not divide.
+* Weights start at N(0, s^2), those that write to the residual stream divided by the root of their
+  number :math:`\sqrt{2L}`, as GPT-2 does; GPT-1 did not divide. The papers' s is 0.02 at width
+  768; a narrow model learns sooner with the same spread of its sums, :math:`0.02 \sqrt{768 / D}`.
 
 Shape letters: B batch, T length, D model width, V vocabulary, L blocks.
 """
@@ -38,8 +39,6 @@ from lit_models.generation import Sampling, generate
 from lit_models.layers.attention import KeyValueCache, MultiHeadAttention
 from lit_models.metrics import CrossEntropy, GroupedCrossEntropy, Perplexity, TokenAccuracy
 from lit_models.pretrained import load_pretrained
-
-_INIT_STD = 0.02
 
 
 class Block(nn.Module):
@@ -111,6 +110,7 @@ class Decoder(nn.Module):
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
         bias: Whether linear maps and norms have biases.
+        init_std: Standard deviation s of the initial weights.
 
     Shape:
         Embedded inputs and hidden states ``(B, T, D)``.
@@ -125,6 +125,7 @@ class Decoder(nn.Module):
         dropout: float = 0.0,
         norm_first: bool = True,
         bias: bool = True,
+        init_std: float = 0.02,
     ) -> None:
         super().__init__()
         if min(context_length, d_model, num_layers) < 1:
@@ -132,7 +133,7 @@ class Decoder(nn.Module):
                 "context_length, d_model and num_layers must be positive, got "
                 f"{context_length}, {d_model} and {num_layers}"
             )
-        self.context_length = context_length
+        self.context_length, self.init_std = context_length, init_std
         self.position_embedding = nn.Embedding(context_length, d_model)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
@@ -144,10 +145,10 @@ class Decoder(nn.Module):
         """Draws the weights afresh."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=_INIT_STD)
+                nn.init.normal_(module.weight, std=self.init_std)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        residual_std = _INIT_STD / math.sqrt(2 * len(self.blocks))
+        residual_std = self.init_std / math.sqrt(2 * len(self.blocks))
         for name, parameter in self.named_parameters():
             if name.endswith(("out_proj.weight", "feed_forward.2.weight")):
                 nn.init.normal_(parameter, std=residual_std)
@@ -202,6 +203,7 @@ class GPT(Decoder):
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
         bias: Whether linear maps and norms have biases.
+        init_std: Standard deviation s of the initial weights.
 
     Shape:
         Tokens ``(B, T)`` to logits ``(B, T, V)``.
@@ -217,8 +219,11 @@ class GPT(Decoder):
         dropout: float = 0.0,
         norm_first: bool = True,
         bias: bool = True,
+        init_std: float = 0.02,
     ) -> None:
-        super().__init__(context_length, d_model, num_layers, num_heads, dropout, norm_first, bias)
+        super().__init__(
+            context_length, d_model, num_layers, num_heads, dropout, norm_first, bias, init_std
+        )
         self.token_embedding = nn.Embedding(vocab_size, d_model)
         self.reset_parameters()
 
@@ -250,6 +255,7 @@ class LitGPT(LitModule):
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
         bias: Whether linear maps and norms have biases.
+        init_std: Standard deviation of the initial weights.
         group_names: Groups of labels that evaluation also scores one by one.
         pretrained: Weights to start from: a checkpoint of this class, a folder or the hub's name
             of a Hugging Face GPT-2.
@@ -279,6 +285,7 @@ class LitGPT(LitModule):
         dropout: float = 0.0,
         norm_first: bool = True,
         bias: bool = True,
+        init_std: float = 0.02,
         group_names: Sequence[str] = (),
         pretrained: str | None = None,
         compile: bool = False,
@@ -300,7 +307,15 @@ class LitGPT(LitModule):
         self.num_new_tokens = num_new_tokens
         self.sampling = Sampling(temperature, top_k, top_p, sampling_seed)
         self.net = GPT(
-            vocab_size, context_length, d_model, num_layers, num_heads, dropout, norm_first, bias
+            vocab_size,
+            context_length,
+            d_model,
+            num_layers,
+            num_heads,
+            dropout,
+            norm_first,
+            bias,
+            init_std,
         )
         if pretrained is not None:
             load_pretrained(self.net, pretrained)

@@ -66,6 +66,7 @@ class LitGPTClassifier(LitModule):
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
         bias: Whether linear maps and norms have biases.
+        init_std: Standard deviation of the initial weights.
         lm_weight: Weight lambda of the language-modelling loss in training.
         pretrained: Weights of the language model to start from: a checkpoint of
             :class:`~lit_models.LitGPT`, a folder or the hub's name of a Hugging Face GPT-2.
@@ -90,6 +91,7 @@ class LitGPTClassifier(LitModule):
         dropout: float = 0.1,
         norm_first: bool = True,
         bias: bool = True,
+        init_std: float = 0.02,
         lm_weight: float = 0.5,
         pretrained: str | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -102,7 +104,15 @@ class LitGPTClassifier(LitModule):
             raise ValueError(f"lm_weight must not be negative, got {lm_weight}")
         self.lm_weight = lm_weight
         gpt = GPT(
-            vocab_size, context_length, d_model, num_layers, num_heads, dropout, norm_first, bias
+            vocab_size,
+            context_length,
+            d_model,
+            num_layers,
+            num_heads,
+            dropout,
+            norm_first,
+            bias,
+            init_std,
         )
         self.net = GPTClassifier(gpt, num_classes, dropout)
         if pretrained is not None:

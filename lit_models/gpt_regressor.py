@@ -33,6 +33,7 @@ class GPTRegressor(Decoder):
         num_heads: Attention heads per block; divides D.
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
+        init_std: Standard deviation of the initial weights.
 
     Shape:
         Inputs ``(B, T, F)`` and answers ``(B, T)`` to forecasts ``(B, T)``; forecast t sees answers
@@ -48,8 +49,17 @@ class GPTRegressor(Decoder):
         num_heads: int,
         dropout: float = 0.0,
         norm_first: bool = True,
+        init_std: float = 0.02,
     ) -> None:
-        super().__init__(context_length, d_model, num_layers, num_heads, dropout, norm_first)
+        super().__init__(
+            context_length,
+            d_model,
+            num_layers,
+            num_heads,
+            dropout,
+            norm_first,
+            init_std=init_std,
+        )
         self.read_in = nn.Linear(2 * in_features + 1, d_model)
         self.read_out = nn.Linear(d_model, 1)
         self.reset_parameters()
@@ -74,6 +84,7 @@ class LitGPTRegressor(LitModule):
         num_heads: Attention heads per block; divides D.
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
+        init_std: Standard deviation of the initial weights.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -93,12 +104,20 @@ class LitGPTRegressor(LitModule):
         num_heads: int = 4,
         dropout: float = 0.0,
         norm_first: bool = True,
+        init_std: float = 0.02,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__({"mse": MeanSquaredError()}, optimizer, lr_scheduler)
         self.net = GPTRegressor(
-            in_features, context_length, d_model, num_layers, num_heads, dropout, norm_first
+            in_features,
+            context_length,
+            d_model,
+            num_layers,
+            num_heads,
+            dropout,
+            norm_first,
+            init_std,
         )
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

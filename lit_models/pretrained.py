@@ -216,14 +216,10 @@ def _sizes(net: nn.Module) -> dict[str, Any]:
 
 def _from_checkpoint(path: Path) -> tuple[Weights, dict[str, Any]]:
     """Weights of one of our checkpoints, and the sizes it records."""
-    try:
-        checkpoint = read_checkpoint(path)
-    except Exception as error:
-        raise ValueError(str(error)) from error
-    state = checkpoint["state_dict"]
+    checkpoint = read_checkpoint(path)
     weights = {
         name.removeprefix("net.").removeprefix("gpt."): value
-        for name, value in state.items()
+        for name, value in checkpoint["state_dict"].items()
         if name.startswith("net.")
     }
     recorded = checkpoint.get("hyper_parameters", {})
@@ -294,7 +290,7 @@ def _from_hugging_face(folder: Path, family: Family, source: str) -> tuple[Weigh
 
 
 def _read_safetensors(folder: Path) -> Weights:
-    load_file = _safetensors().load_file
+    safetensors = _safetensors()
     index = folder / "model.safetensors.index.json"
     files = [folder / "model.safetensors"]
     if index.is_file():
@@ -305,8 +301,8 @@ def _read_safetensors(folder: Path) -> Weights:
         if not file.is_file():
             raise ValueError(f"{folder} has no {file.name}; save the model as safetensors")
         try:
-            weights |= load_file(file)
-        except Exception as error:
+            weights |= safetensors.load_file(file)
+        except (OSError, safetensors.SafetensorError) as error:
             raise ValueError(f"{file} is no readable safetensors file: {error}") from error
     return weights
 

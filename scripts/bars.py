@@ -66,6 +66,7 @@ class Trial:
         variant: Name that tells trials of one experiment apart.
         num_seeds: Seeds 0, 1, ... of the model to average over; the data stay the same.
         data_seeds: Whether the data's seed changes with the model's.
+        pretraining: Options of a fit whose best checkpoint all seeds start from.
     """
 
     experiment: str
@@ -74,6 +75,7 @@ class Trial:
     variant: str = ""
     num_seeds: int = 3
     data_seeds: bool = False
+    pretraining: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -90,6 +92,7 @@ class Trial:
 
 _OLS = LinearDataModule().ols_mse
 _LARGE = ("--config", "large_table", "--data.num_samples", "250000")
+_GPT_TOPICS = ("--config", "gpt", "--config", "topics")
 
 TRIALS: tuple[Trial, ...] = (
     Trial(
@@ -122,4 +125,37 @@ TRIALS: tuple[Trial, ...] = (
     Trial("lstm_multistep", (Bar("test/mse", "<=", factor=1.03, reference="optimum"),)),
     Trial("lstm_attention", (Bar("test/mse", "<=", factor=1.05, reference="optimum"),)),
     Trial("lstm_covariates", (Bar("test/mse", "<=", factor=1.05, reference="optimum"),)),
+    # The optimum is the score of the true chain on the same rows.
+    Trial("gpt", (Bar("test/cross_entropy", "<=", 0.01, reference="optimum"),)),
+    Trial("bert", (Bar("test/mlm_cross_entropy", "<=", 0.02, reference="optimum"),)),
+    Trial("bert_topics", (Bar("test/nsp_accuracy", ">=", 0.85, note="exact inference: 0.918"),)),
+    Trial(
+        "gpt_in_context",
+        (
+            Bar("test/prompt_cross_entropy", "<=", 0.01, reference="optimum"),
+            Bar("test/few_shot_cross_entropy", "<=", 0.01, reference="optimum"),
+            Bar("test/zero_shot_cross_entropy", "<=", 0.01, reference="optimum"),
+        ),
+    ),
+    Trial(
+        "gpt_in_context_regression",
+        (Bar("test/mse", "<=", factor=1.20, reference="optimum"),),
+    ),
+    # 200 labelled documents: what pre-training on unlabelled ones is worth.
+    Trial("bert_finetune", (Bar("test/accuracy", "<=", 0.5, note="from scratch"),), num_seeds=5),
+    Trial(
+        "bert_finetune",
+        (Bar("test/accuracy", ">=", 0.9, note="pre-trained"),),
+        variant="pretrained",
+        num_seeds=5,
+        pretraining=("--config", "bert_topics"),
+    ),
+    Trial("gpt_finetune", (Bar("test/accuracy", "<=", 0.5, note="from scratch"),), num_seeds=5),
+    Trial(
+        "gpt_finetune",
+        (Bar("test/accuracy", ">=", 0.9, note="pre-trained"),),
+        variant="pretrained",
+        num_seeds=5,
+        pretraining=_GPT_TOPICS,
+    ),
 )
