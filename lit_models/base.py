@@ -209,7 +209,12 @@ class LitModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule as injected."""
-        optimizer = self.optimizer(self.parameters())
+        optimizer: Any = self.optimizer(self.parameters())
+        plugin = None if self._trainer is None else self.trainer.precision_plugin
+        if getattr(plugin, "scaler", None) is None:
+            # Lightning will not clip for a fused optimizer in mixed precision, since that unscales
+            # gradients itself; without a scaler, as in bfloat16, there is nothing to unscale.
+            optimizer._step_supports_amp_scaling = False
         if self.lr_scheduler is None:
             return optimizer
         scheduler: Any = self.lr_scheduler(optimizer)
