@@ -83,6 +83,17 @@ class MarkovTextDataModule(LitDataModule[TokenBatch]):
         return self.seq_len
 
     @property
+    def next_sentence(self) -> bool:
+        """Whether there are sentence pairs: never.
+
+        Raises:
+            InputError: If the labels are next tokens, which a model that reads both ways would see.
+        """
+        if self.objective != "masked":
+            raise InputError("a model that reads both ways needs --data.objective masked")
+        return False
+
+    @property
     def num_train(self) -> int:
         """Number of training sequences."""
         return self.num_samples

@@ -149,6 +149,17 @@ class TextFileDataModule(LitDataModule[Any]):
         return self.seq_len
 
     @property
+    def next_sentence(self) -> bool:
+        """Whether there are sentence pairs: with the masked objective.
+
+        Raises:
+            InputError: If the labels are next tokens, which a model that reads both ways would see.
+        """
+        if self.objective != "masked":
+            raise InputError("a model that reads both ways needs --data.objective masked")
+        return True
+
+    @property
     def num_train(self) -> int:
         """Number of training windows."""
         return self._num_rows("train")

@@ -102,6 +102,17 @@ class TopicDocumentsDataModule(LitDataModule[TokenBatch]):
         return self.num_topics
 
     @property
+    def next_sentence(self) -> bool:
+        """Whether there are sentence pairs: in the masked task.
+
+        Raises:
+            InputError: If the labels are next words, which a model that reads both ways would see.
+        """
+        if self.task != "masked":
+            raise InputError("a model that reads both ways needs --data.task masked")
+        return True
+
+    @property
     def num_train(self) -> int:
         """Number of training documents."""
         return self.num_documents

@@ -242,12 +242,12 @@ class LitBERT(LitModule):
     Args:
         vocab_size: Number V of tokens.
         context_length: Largest number T of tokens the model sees.
+        next_sentence: Whether the data have sentence pairs, and so a next-sentence task.
         d_model: Width D.
         num_layers: Number L of blocks.
         num_heads: Attention heads per block; divides D.
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network, or after (the paper).
-        next_sentence: Whether there is a next-sentence task.
         init_std: Standard deviation of the initial weights.
         pretrained: Weights to start from: a checkpoint of this class, a folder or the hub's name
             of a Hugging Face BERT.
@@ -266,12 +266,12 @@ class LitBERT(LitModule):
         self,
         vocab_size: int,
         context_length: int,
+        next_sentence: bool,
         d_model: int = 64,
         num_layers: int = 2,
         num_heads: int = 4,
         dropout: float = 0.0,
         norm_first: bool = False,
-        next_sentence: bool = True,
         init_std: float = 0.02,
         pretrained: str | None = None,
         compile: bool = False,
@@ -311,9 +311,7 @@ class LitBERT(LitModule):
         if next_logits is None:
             return StepOutput(loss, count, logits, labels)
         if batch.is_next is None:
-            raise ValueError(
-                "the data have no sentence pairs; set --model.next_sentence false for them"
-            )
+            raise ValueError("the batch has no sentence pairs; build with next_sentence=False")
         # Class 0 is "B follows A", as in the published weights.
         target = 1 - batch.is_next
         nsp = F.cross_entropy(next_logits, target)

@@ -41,6 +41,7 @@ LINKED_SIZES = (
     "num_auxiliary",
     "vocab_size",
     "context_length",
+    "next_sentence",
     "group_names",
     "num_nodes",
     "num_train",

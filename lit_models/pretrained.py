@@ -249,14 +249,21 @@ def _folder(source: str) -> Path:
         ) from error
 
 
-def _safetensors() -> Any:
+class _Safetensors(NamedTuple):
+    load_file: Any
+    save_file: Any
+    error: type[Exception]
+
+
+def _safetensors() -> _Safetensors:
     try:
-        import safetensors.torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file, save_file
     except ImportError as error:
         raise ValueError(
             "Hugging Face weights need safetensors: `pip install 'lit-models[hf]'`"
         ) from error
-    return safetensors.torch
+    return _Safetensors(load_file, save_file, SafetensorError)
 
 
 def _from_hugging_face(folder: Path, family: Family, source: str) -> tuple[Weights, dict[str, Any]]:
@@ -290,7 +297,7 @@ def _from_hugging_face(folder: Path, family: Family, source: str) -> tuple[Weigh
 
 
 def _read_safetensors(folder: Path) -> Weights:
-    safetensors = _safetensors()
+    load_file, _, error_class = _safetensors()
     index = folder / "model.safetensors.index.json"
     files = [folder / "model.safetensors"]
     if index.is_file():
@@ -301,8 +308,8 @@ def _read_safetensors(folder: Path) -> Weights:
         if not file.is_file():
             raise ValueError(f"{folder} has no {file.name}; save the model as safetensors")
         try:
-            weights |= safetensors.load_file(file)
-        except (OSError, safetensors.SafetensorError) as error:
+            weights |= load_file(file)
+        except (OSError, error_class) as error:
             raise ValueError(f"{file} is no readable safetensors file: {error}") from error
     return weights
 

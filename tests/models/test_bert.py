@@ -53,7 +53,7 @@ def batch_of(rows=5):
 
 
 def test_logits_and_losses_equal_hugging_face(hugging_face, folder):
-    model = LitBERT(V, T, D, L, H, pretrained=str(folder)).eval()
+    model = LitBERT(V, T, True, D, L, H, pretrained=str(folder)).eval()
     batch = batch_of()
     with torch.no_grad():
         expected = hugging_face(
@@ -155,17 +155,17 @@ def test_pre_norm_is_the_formula():
 
 def test_own_checkpoint_starts_a_classifier(tmp_path):
     path = tmp_path / "best.ckpt"
-    source = LitBERT(V, T, D, L, H)
+    source = LitBERT(V, T, True, D, L, H)
     torch.save({"state_dict": source.state_dict(), "hyper_parameters": {"num_heads": H}}, path)
     classifier = LitBERTClassifier(V, T, 3, D, L, H, pretrained=str(path))
     for name, value in classifier.net.bert.state_dict().items():
         assert torch.equal(value, source.net.bert.state_dict()[name]), name
     assert torch.equal(classifier.net.pooler.dense.weight, source.net.pooler.dense.weight)
-    masked = LitBERT(V, T, D, L, H, next_sentence=False)
+    masked = LitBERT(V, T, False, D, L, H)
     torch.save({"state_dict": masked.state_dict()}, path)
     LitBERTClassifier(V, T, 3, D, L, H, pretrained=str(path))
     with pytest.raises(ValueError, match=r"lacks the weight 'pooler.dense.weight'"):
-        LitBERT(V, T, D, L, H, pretrained=str(path))
+        LitBERT(V, T, True, D, L, H, pretrained=str(path))
 
 
 def test_names_of_old_checkpoints(hugging_face, folder, tmp_path):
@@ -188,14 +188,14 @@ def test_names_of_old_checkpoints(hugging_face, folder, tmp_path):
 
 
 def test_data_without_pairs_are_refused():
-    model = LitBERT(V, T, D, L, H)
+    model = LitBERT(V, T, True, D, L, H)
     batch = batch_of()._replace(is_next=None)
-    with pytest.raises(ValueError, match=r"set --model.next_sentence false"):
+    with pytest.raises(ValueError, match=r"build with next_sentence=False"):
         model.step(batch)
 
 
 def test_no_hidden_token_is_no_loss():
-    model = LitBERT(V, T, D, L, H, next_sentence=False)
+    model = LitBERT(V, T, False, D, L, H)
     tokens = torch.randint(V, (2, T))
     output = model.step(TokenBatch(tokens, torch.full_like(tokens, -100)))
     assert output.loss.item() == 0

@@ -221,6 +221,13 @@ def test_sources_that_are_none(tmp_path):
         load_pretrained(net, "/nowhere/x.ckpt")
     with pytest.raises(ValueError, match=r"holds no readable config.json"):
         load_pretrained(net, str(tmp_path))
+    config = '{"model_type": "gpt2", "n_layer": 3}'
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ValueError, match=r"has no model.safetensors; save the model"):
+        load_pretrained(net, str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ValueError, match=r"model.safetensors is no readable safetensors file"):
+        load_pretrained(net, str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match=r"is of type 'llama'; this model takes 'gpt2'"):
         load_pretrained(net, str(tmp_path))
