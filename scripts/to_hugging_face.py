@@ -13,7 +13,7 @@ import lit_models
 from datamodules.errors import InputError
 from datamodules.tokenization import load_tokenizer
 from lit_models.checkpoints import read_checkpoint
-from lit_models.pretrained import save_pretrained
+from lit_models.hugging_face import save_pretrained
 
 
 def export(checkpoint: Path, folder: Path) -> None:

@@ -17,7 +17,7 @@ EXPERIMENTS = {
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_two_processes_equal_one(tmp_path, name):
-    same = ["fit", "--config", name, *SMALL, *EXPERIMENTS[name], "--data.drop_last", "false"]
+    same = ["fit", "--config", name, *SMALL, *EXPERIMENTS[name]]
     same += ["--model.dropout", "0"]
     two = ["--config", "ddp", "--trainer.devices", "2"]
     command(tmp_path, *same, "--run_id", "one")

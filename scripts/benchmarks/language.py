@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lit_models.generation import Sampling, generate
 from lit_models.gpt import GPT
-from lit_models.pretrained import save_pretrained
+from lit_models.hugging_face import save_pretrained
 from scripts.benchmarks import Ratio, compare, print_cases
 
 ROWS, NEW_TOKENS = 64, 256
