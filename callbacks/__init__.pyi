@@ -4,6 +4,8 @@ from .figures import FigureCallback as FigureCallback
 from .figures import save_figure as save_figure
 from .gradient_flow import GradientFlow as GradientFlow
 from .interrupt import GracefulInterrupt as GracefulInterrupt
+from .language_figures import InContextFigure as InContextFigure
+from .language_figures import SampleText as SampleText
 from .last_checkpoint import LastCheckpoint as LastCheckpoint
 from .loss_curves import LossCurves as LossCurves
 from .predictions import OrderedPredictions as OrderedPredictions

@@ -9,10 +9,16 @@ from .digits import DigitsDataModule as DigitsDataModule
 from .errors import InputError as InputError
 from .gaussian_mixture import GaussianDataModule as GaussianDataModule
 from .gaussian_mixture import GaussianMixtureDataModule as GaussianMixtureDataModule
+from .in_context import InContextDataModule as InContextDataModule
+from .labelled_text import LabelledTextDataModule as LabelledTextDataModule
 from .linear import LinearDataModule as LinearDataModule
 from .loader import TensorLoader as TensorLoader
+from .markov_text import MarkovTextDataModule as MarkovTextDataModule
 from .mixture_law import MixtureLaw as MixtureLaw
 from .noisy_sine import NoisySineRegressionDataModule as NoisySineRegressionDataModule
+from .prompts import PromptsDataModule as PromptsDataModule
 from .sequence_task import SequenceTaskDataModule as SequenceTaskDataModule
 from .sine import SineDataModule as SineDataModule
+from .text_file import TextFileDataModule as TextFileDataModule
 from .text_pairs import TextPairsDataModule as TextPairsDataModule
+from .topic_documents import TopicDocumentsDataModule as TopicDocumentsDataModule

@@ -1,7 +1,7 @@
 """What every datamodule shares: seeds, splits, loaders, the known optimum and its baseline."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -139,12 +139,17 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         return self._loader(self.split(self.predict_split), self.eval_batch_size)
 
     def _loader(
-        self, data: B, batch_size: int, shuffle: bool = False, drop_last: bool = False
-    ) -> TensorLoader[B]:
+        self,
+        data: Any,
+        batch_size: int,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        make: Callable[..., Any] = TensorLoader,
+    ) -> Any:
         rank, world_size = self.rank_and_world_size
         if shuffle and len(data[0]) < world_size:
             raise InputError(f"{len(data[0])} training rows cannot feed {world_size} devices")
-        return TensorLoader(
+        return make(
             data,
             batch_size,
             shuffle=shuffle,

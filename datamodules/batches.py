@@ -62,6 +62,8 @@ class TokenBatch(NamedTuple):
         segments: Segment of each token (0 or 1), ``(B, T)``, for sentence pairs.
         is_next: 1 where the second segment follows the first, ``(B,)``.
         mask: True at real tokens, ``(B, T)``; None when nothing is padded.
+        y: Class of each text, ``(B,)``, for classifiers.
+        group: Group each label is also scored in, ``(B, T)``; -1 for none.
     """
 
     tokens: Tensor
@@ -69,6 +71,20 @@ class TokenBatch(NamedTuple):
     segments: Tensor | None = None
     is_next: Tensor | None = None
     mask: Tensor | None = None
+    y: Tensor | None = None
+    group: Tensor | None = None
+
+
+class ExamplesBatch(NamedTuple):
+    """Examples of a task that a model must find in its context; each row is a task of its own.
+
+    Attributes:
+        x: Inputs, ``(B, T, D)``; example t follows t others.
+        y: Targets, ``(B, T)``; a forecast of ``y[:, t]`` sees ``x[:, : t + 1]`` and ``y[:, :t]``.
+    """
+
+    x: Tensor
+    y: Tensor
 
 
 class GraphBatch(NamedTuple):

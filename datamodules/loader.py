@@ -111,7 +111,11 @@ class TensorLoader(Generic[B]):
         order = self.sampler.order()
         for batch_idx in range(start, len(self)):
             self._position = batch_idx + 1
-            yield take(self.data, self._share(order, batch_idx))
+            yield self.fetch(order, batch_idx)
+
+    def fetch(self, order: Tensor, batch_idx: int) -> B:
+        """This rank's share of a batch; a subclass may read it from elsewhere or change it."""
+        return take(self.data, self._share(order, batch_idx))
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and number of batches already served."""

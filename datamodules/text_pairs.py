@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -245,9 +245,10 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         batch_size: int,
         shuffle: bool = False,
         drop_last: bool = False,
-    ) -> BucketLoader:
+        make: Callable[..., Any] = BucketLoader,
+    ) -> Any:
         rank, world_size = self.rank_and_world_size
-        return BucketLoader(
+        return make(
             data, batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size
         )
 

@@ -1,10 +1,15 @@
 """Vocabularies for a user's text, trained on its training part by Hugging Face ``tokenizers``."""
 
+import pickle
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from datamodules.errors import InputError
 
+TOKENIZER_KEY = "tokenizer"
 TokenizerKind = Literal["char", "word", "bpe", "wordpiece"]
 
 
@@ -65,3 +70,53 @@ def train_tokenizer(
         trainer = trainers.WordLevelTrainer(**options)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def load_tokenizer(source: str) -> Any:
+    """Reads a trained vocabulary.
+
+    Args:
+        source: A ``tokenizer.json``, a folder that holds one, or one of our checkpoints, which
+            hold the vocabulary of their text.
+
+    Returns:
+        A ``tokenizers.Tokenizer``.
+
+    Raises:
+        InputError: If there is none.
+    """
+    from tokenizers import Tokenizer
+
+    path = Path(source)
+    if path.is_dir():
+        path = path / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(
+            f"no tokenizer {str(path)!r}; give char, bpe, wordpiece, a tokenizer.json, a folder "
+            "with one or a checkpoint"
+        )
+    if path.suffix != ".ckpt":
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise InputError(f"{path} is no tokenizer file: {error}") from error
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} is no readable checkpoint") from error
+    for state in checkpoint.values():
+        if isinstance(state, dict) and TOKENIZER_KEY in state:
+            return Tokenizer.from_str(state[TOKENIZER_KEY])
+    raise InputError(f"{path} holds no vocabulary; its model was not trained on a text file")
+
+
+def special_token(tokenizer: Any, name: str, purpose: str) -> int:
+    """Number of a special token.
+
+    Raises:
+        InputError: If the vocabulary lacks it.
+    """
+    number = tokenizer.token_to_id(name)
+    if number is None:
+        raise InputError(f"the tokenizer has no token {name!r}, which {purpose} needs")
+    return int(number)

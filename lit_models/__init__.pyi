@@ -2,10 +2,15 @@ from .base import LitModule as LitModule
 from .base import StepOutput as StepOutput
 from .bayesian_mlp import LitBayesianMLP as LitBayesianMLP
 from .bayesian_mlp import LitBayesianMLPClassifier as LitBayesianMLPClassifier
+from .bert import LitBERT as LitBERT
+from .bert_classifier import LitBERTClassifier as LitBERTClassifier
 from .ddpm import LitDDPM as LitDDPM
 from .deep_ensemble import LitDeepEnsemble as LitDeepEnsemble
 from .deep_ensemble import LitDeepEnsembleClassifier as LitDeepEnsembleClassifier
 from .gaussian_diffusion import GaussianDiffusion as GaussianDiffusion
+from .gpt import LitGPT as LitGPT
+from .gpt_classifier import LitGPTClassifier as LitGPTClassifier
+from .gpt_regressor import LitGPTRegressor as LitGPTRegressor
 from .linear_regression import LitLinearRegression as LitLinearRegression
 from .mc_dropout import LitMCDropoutMLP as LitMCDropoutMLP
 from .mc_dropout import LitMCDropoutMLPClassifier as LitMCDropoutMLPClassifier

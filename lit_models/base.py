@@ -32,6 +32,9 @@ class StepOutput(NamedTuple):
         preds: Predictions as the model's metrics take them: a tensor, or a predictive density.
         target: Targets as the model's metrics take them.
         scalars: Further means over the same targets, logged under their names.
+        terms: Further losses by name, each with the number of targets its mean is over; training
+            minimises their sum with ``loss``, and they are logged under their names.
+        metric_inputs: Further arguments of the metrics' ``update``, by name.
     """
 
     loss: Tensor
@@ -39,6 +42,13 @@ class StepOutput(NamedTuple):
     preds: Any
     target: Tensor
     scalars: Mapping[str, Tensor] = {}
+    terms: Mapping[str, tuple[Tensor, int | Tensor]] = {}
+    metric_inputs: Mapping[str, Tensor] = {}
+
+    @property
+    def total(self) -> Tensor:
+        """What training minimises: the loss and the terms, each a mean over this rank's targets."""
+        return sum((term for term, _ in self.terms.values()), start=self.loss)
 
 
 class LitModule(L.LightningModule):
@@ -66,7 +76,9 @@ class LitModule(L.LightningModule):
         super().__init__()
         # Kept out of the checkpoint: on resume the command line decides, and a checkpoint loads
         # with weights_only=True.
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "metrics"], logger=False)
+        # A checkpoint holds the weights that `pretrained` names; loading it needs no other file.
+        ignore = ["optimizer", "lr_scheduler", "metrics", "pretrained"]
+        self.save_hyperparameters(ignore=ignore, logger=False)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         # Compute groups merge metrics whose states agree after one batch, such as two shares of 1.
@@ -86,7 +98,7 @@ class LitModule(L.LightningModule):
 
     def update_metrics(self, metrics: MetricCollection, output: StepOutput) -> None:
         """Shows a batch to the metrics."""
-        metrics.update(output.preds, output.target)
+        metrics.update(output.preds, output.target, **output.metric_inputs)
 
     def setup(self, stage: str) -> None:
         """Takes the scale of the training data from the datamodule before a fit."""
@@ -110,11 +122,18 @@ class LitModule(L.LightningModule):
         """Loss whose gradient, averaged over the ranks, is that of the whole batch."""
         output = self.step(batch)
         self._accumulate("train", output)
+        loss = self._over_ranks(output.loss, output.num_targets)
+        for term, num_targets in output.terms.values():
+            loss = loss + self._over_ranks(term, num_targets)
+        return loss
+
+    def _over_ranks(self, loss: Tensor, num_targets: int | Tensor) -> Tensor:
+        """A mean weighted such that the mean over the ranks is that of all targets."""
         if self.trainer.world_size == 1:
-            return output.loss
-        num_targets = torch.as_tensor(output.num_targets, device=self.device, dtype=torch.float64)
-        total = self.trainer.strategy.reduce(num_targets.clone(), reduce_op="sum")
-        return output.loss * (num_targets * self.trainer.world_size / total).to(output.loss.dtype)
+            return loss
+        count = torch.as_tensor(num_targets, device=self.device, dtype=torch.float64)
+        total = self.trainer.strategy.reduce(count.clone(), reduce_op="sum")
+        return loss * (count * self.trainer.world_size / total).to(loss.dtype)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Updates the validation metrics; returns what callbacks may score further."""
@@ -154,18 +173,32 @@ class LitModule(L.LightningModule):
     def _accumulate(self, stage: Stage, output: StepOutput) -> None:
         # self.log costs about 250 us per key and step, this about 5.
         sums, count = self._sums[stage], output.num_targets
-        for name, value in (("loss", output.loss), *output.scalars.items()):
-            weighted = value.detach().double() * count
+        counts = {"count": count}
+        means = [("loss", output.loss, count)]
+        means += [(name, value, count) for name, value in output.scalars.items()]
+        for name, (value, term_count) in output.terms.items():
+            means.append((name, value, term_count))
+            counts[f"count/{name}"] = term_count
+        for name, value, number in means:
+            weighted = value.detach().double() * number
             sums[name] = sums[name] + weighted if name in sums else weighted
-        counted = torch.as_tensor(count, dtype=torch.float64, device=output.loss.device)
-        sums["count"] = sums["count"] + counted if "count" in sums else counted
+        for name, number in counts.items():
+            counted = torch.as_tensor(number, dtype=torch.float64, device=output.loss.device)
+            sums[name] = sums[name] + counted if name in sums else counted
 
     def _means(self, stage: Stage) -> dict[str, Tensor]:
         """Means over the targets of all ranks, and a fresh start."""
         sums, self._sums[stage] = self._sums[stage], {}
         totals = {name: self._sum_over_ranks(value) for name, value in sums.items()}
-        count = totals.pop("count")
-        return {f"{stage}/{name}": (total / count).float() for name, total in totals.items()}
+        counts = {name: totals.pop(name) for name in list(totals) if name.startswith("count")}
+        means = {
+            name: total / counts.get(f"count/{name}", counts["count"])
+            for name, total in totals.items()
+        }
+        for name in counts:
+            if name != "count":
+                means["loss"] = means["loss"] + means[name.removeprefix("count/")]
+        return {f"{stage}/{name}": mean.float() for name, mean in means.items()}
 
     def _sum_over_ranks(self, value: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
@@ -202,7 +235,12 @@ class LitModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule as injected."""
-        optimizer = self.optimizer(self.parameters())
+        optimizer: Any = self.optimizer(self.parameters())
+        plugin = None if self._trainer is None else self.trainer.precision_plugin
+        if getattr(plugin, "scaler", None) is None:
+            # Lightning will not clip for a fused optimizer in mixed precision, since that unscales
+            # gradients itself; without a scaler, as in bfloat16, there is nothing to unscale.
+            optimizer._step_supports_amp_scaling = False
         if self.lr_scheduler is None:
             return optimizer
         scheduler: Any = self.lr_scheduler(optimizer)

@@ -259,14 +259,15 @@ class LitDDPM(LitModule):
         output = self.denoiser(x_t, self.embedding(t, y))
         return x_t, output, self.diffusion.target(x0, noise, t, self.prediction), noise
 
-    def test_step(self, batch: SampleBatch, batch_idx: int) -> None:
+    def test_step(self, batch: SampleBatch, batch_idx: int) -> dict[str, Tensor]:
         """Updates the metrics, and draws a sample for each row to compare the two sets."""
-        super().test_step(batch, batch_idx)
+        outputs = super().test_step(batch, batch_idx)
         samples = self.sample(len(batch.x0), batch.y)
         for name, metric in self.sample_metrics.items(keep_base=True):
             # The kernel's length is in standard units, a distance in the units of the data.
             scale = self.x_scaler if name == "mmd" else nn.Identity()
             metric.update(scale(samples), scale(batch.x0))
+        return outputs
 
     def on_test_epoch_end(self) -> None:
         """Logs the errors of the prediction and the distances of the samples."""

@@ -1,5 +1,7 @@
 """Metrics that torchmetrics lacks; sums over ranks, so that any number of devices agrees."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -80,3 +82,129 @@ class SequenceExactMatch(Metric):
     def compute(self) -> Tensor:
         """Share over all sequences."""
         return self.correct / self.count
+
+
+class Perplexity(CrossEntropy):
+    """Exponential of the mean cross-entropy of logits."""
+
+    def compute(self) -> Tensor:
+        """Perplexity over all targets."""
+        return (self.total / self.count).exp().float()
+
+
+class TokenAccuracy(Metric):
+    """Share of labels whose logit is the largest.
+
+    Args:
+        ignore_index: Label that is not scored.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+    correct: Tensor
+    scored: Tensor
+
+    def __init__(self, ignore_index: int = -100) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            logits: Unnormalised log-probabilities, ``(..., K)``.
+            target: Class of each row, ``(...)``.
+        """
+        scored = target != self.ignore_index
+        self.correct += (scored & (logits.argmax(-1) == target)).sum()
+        self.scored += scored.sum()
+
+    def compute(self) -> Tensor:
+        """Share over all targets."""
+        return self.correct.float() / self.scored
+
+
+class GroupedCrossEntropy(Metric):
+    """Mean cross-entropy of logits, in nats, of each group of targets.
+
+    Args:
+        names: Name of each group; the results are called ``<name>_cross_entropy``.
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    is_differentiable = False
+    group_total: Tensor
+    group_count: Tensor
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        zeros = torch.zeros(len(self.names), dtype=torch.float64)
+        self.add_state("group_total", zeros, dist_reduce_fx="sum")
+        self.add_state("group_count", zeros.clone(), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: Tensor, group: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            logits: Unnormalised log-probabilities, ``(N, K)``.
+            target: Class of each row, ``(N,)``; -100 carries no loss.
+            group: Number of each row's group, ``(N,)``; -1 for none.
+        """
+        losses = F.cross_entropy(logits.float(), target, reduction="none").double()
+        scored = (group >= 0) & (target != -100)
+        self.group_total.index_add_(0, group[scored], losses[scored])
+        self.group_count += torch.bincount(group[scored], minlength=len(self.names))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Mean of each group that has targets."""
+        return {
+            f"{name}_cross_entropy": (total / count).float()
+            for name, total, count in zip(
+                self.names, self.group_total, self.group_count, strict=True
+            )
+            if count > 0
+        }
+
+
+class NextSentenceScores(Metric):
+    """Cross-entropy, in nats, and accuracy of a next-sentence head."""
+
+    full_state_update = False
+    is_differentiable = False
+    nsp_total: Tensor
+    nsp_correct: Tensor
+    nsp_count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        zero = torch.tensor(0.0, dtype=torch.float64)
+        for name in ("nsp_total", "nsp_correct", "nsp_count"):
+            self.add_state(name, zero.clone(), dist_reduce_fx="sum")
+
+    def update(
+        self, logits: Tensor, target: Tensor, next_logits: Tensor, next_target: Tensor
+    ) -> None:
+        """Adds a batch.
+
+        Args:
+            logits: Logits of the hidden tokens; other metrics' concern.
+            target: Labels of the hidden tokens; other metrics' concern.
+            next_logits: Logits of the two answers, ``(B, 2)``.
+            next_target: The right answer, ``(B,)``.
+        """
+        losses = F.cross_entropy(next_logits.float(), next_target, reduction="sum")
+        self.nsp_total += losses.double()
+        self.nsp_correct += (next_logits.argmax(-1) == next_target).sum()
+        self.nsp_count += len(next_target)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Both scores over all pairs."""
+        return {
+            "nsp_cross_entropy": (self.nsp_total / self.nsp_count).float(),
+            "nsp_accuracy": (self.nsp_correct / self.nsp_count).float(),
+        }

@@ -69,6 +69,7 @@ class Trial:
         variant: Name that tells trials of one experiment apart.
         num_seeds: Seeds 0, 1, ... of the model to average over; the data stay the same.
         data_seeds: Whether the data's seed changes with the model's.
+        pretraining: Options of a fit whose best checkpoint all seeds start from.
     """
 
     experiment: str
@@ -77,6 +78,7 @@ class Trial:
     variant: str = ""
     num_seeds: int = 3
     data_seeds: bool = False
+    pretraining: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -95,6 +97,7 @@ _OLS = LinearDataModule().ols_mse
 # Mean over data seeds 0 to 3 of the exact posterior's score: python -m scripts.hmc
 _HMC_NLL = -0.1365
 _LARGE = ("--config", "large_table", "--data.num_samples", "250000")
+_GPT_TOPICS = ("--config", "gpt", "--config", "topics")
 
 
 def _distance(limit: float) -> Bar:
@@ -203,4 +206,37 @@ TRIALS: tuple[Trial, ...] = (
     *_sequence_trials("seq2seq_luong"),
     *_sequence_trials("transformer"),
     *_length_trials(),
+    # The optimum is the score of the true chain on the same rows.
+    Trial("gpt", (Bar("test/cross_entropy", "<=", 0.01, reference="optimum"),)),
+    Trial("bert", (Bar("test/mlm_cross_entropy", "<=", 0.02, reference="optimum"),)),
+    Trial("bert_topics", (Bar("test/nsp_accuracy", ">=", 0.85, note="exact inference: 0.918"),)),
+    Trial(
+        "gpt_in_context",
+        (
+            Bar("test/prompt_cross_entropy", "<=", 0.01, reference="optimum"),
+            Bar("test/few_shot_cross_entropy", "<=", 0.01, reference="optimum"),
+            Bar("test/zero_shot_cross_entropy", "<=", 0.01, reference="optimum"),
+        ),
+    ),
+    Trial(
+        "gpt_in_context_regression",
+        (Bar("test/mse", "<=", factor=1.20, reference="optimum"),),
+    ),
+    # 200 labelled documents: what pre-training on unlabelled ones is worth.
+    Trial("bert_finetune", (Bar("test/accuracy", "<=", 0.5, note="from scratch"),), num_seeds=5),
+    Trial(
+        "bert_finetune",
+        (Bar("test/accuracy", ">=", 0.9, note="pre-trained"),),
+        variant="pretrained",
+        num_seeds=5,
+        pretraining=("--config", "bert_topics"),
+    ),
+    Trial("gpt_finetune", (Bar("test/accuracy", "<=", 0.5, note="from scratch"),), num_seeds=5),
+    Trial(
+        "gpt_finetune",
+        (Bar("test/accuracy", ">=", 0.9, note="pre-trained"),),
+        variant="pretrained",
+        num_seeds=5,
+        pretraining=_GPT_TOPICS,
+    ),
 )

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from helpers import fit
 
 from lit_models.catalog import find_config, load_yaml
 from lit_models.cli import build
@@ -166,3 +167,12 @@ def test_overlays_train_a_packaged_experiment(overlay):
     optimizer = cli.model.optimizer(cli.model.parameters())
     assert type(optimizer).__name__ == options(overlay)[0].rsplit(".", 1)[1]
     assert optimizer.param_groups[0]["lr"] == options(overlay)[1]["lr"]
+
+
+def test_a_fused_optimizer_clips_in_bfloat16(tmp_path):
+    fit(
+        "lstm",
+        *("--config", "cpu", "--config", "bf16", "--trainer.gradient_clip_val", "0.5"),
+        *("--data.num_samples", "256", "--data.num_test", "40", "--trainer.max_epochs", "1"),
+        tmp_path=tmp_path,
+    )

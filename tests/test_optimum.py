@@ -15,9 +15,13 @@ def test_every_experiment_has_a_bar():
 @pytest.mark.slow
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.name)
 def test_bars(trial, tmp_path):
-    runs = []
+    runs, start = [], []
+    if trial.pretraining:
+        first, *rest = trial.pretraining[1:]
+        pretrained = fit(first, *rest, tmp_path=tmp_path / "pretraining")
+        start = ["--model.pretrained", f"{pretrained['run_dir']}/checkpoints/best.ckpt"]
     for seed in range(trial.num_seeds):
-        options = trial.command(seed)[3:]
+        options = [*trial.command(seed)[3:], *start]
         runs.append(fit(trial.experiment, *options, tmp_path=tmp_path / str(seed)))
     for bar in trial.bars:
         values = [run["metrics"][bar.metric] for run in runs]

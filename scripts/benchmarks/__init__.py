@@ -35,9 +35,9 @@ def compare_seconds(
         num_pairs: Times each is run after a first time that does not count.
     """
     pairs = [(ours(), other()) for _ in range(num_pairs + 1)][1:]
-    medians = [statistics.median(seconds) for seconds in zip(*pairs, strict=True)]
-    ratios = [theirs / mine for mine, theirs in pairs]
-    return Ratio(medians[1] / medians[0], *medians, min(ratios), max(ratios))
+    mine, theirs = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+    ratios = [b / a for a, b in pairs]
+    return Ratio(theirs / mine, mine, theirs, min(ratios), max(ratios))
 
 
 def compare(ours: Callable[[], Any], other: Callable[[], Any], num_pairs: int = 9) -> Ratio:

@@ -2,7 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.loader import TensorLoader
 from lit_models.cli import LitCLI, build
-from scripts.benchmarks import Ratio, compare
+from scripts.benchmarks import Ratio, compare_seconds, print_cases
 
 
 class _Clock(L.Callback):
@@ -104,12 +105,22 @@ def plain_seconds(
 def fit_ratio(
     experiment: str, num_steps: int, options: Iterable[str] = (), own_loader: bool = False
 ) -> Ratio:
-    """Fit over plain loop."""
+    """Fit against plain loop."""
     options = tuple(options)
-    theirs = "a loop with our loader and fused optimizer" if own_loader else "a plain loop"
-    return compare(
+    return compare_seconds(
         lambda: fit_seconds(experiment, num_steps, options),
         lambda: plain_seconds(experiment, num_steps, options, own_loader),
-        (f"fit of {experiment}", theirs),
-        "optimizer step",
+        num_pairs=5,
     )
+
+
+_STEPS = {"linear_regression": 1500, "binary_classification": 1000, "lstm": 600}
+
+CASES: dict[str, Callable[[], Ratio]] = {
+    f"fit {name} / loop with {loader}": partial(fit_ratio, name, steps, own_loader=own)
+    for name, steps in _STEPS.items()
+    for loader, own in (("DataLoader", False), ("our loader", True))
+}
+
+if __name__ == "__main__":
+    print_cases(CASES)

@@ -1,0 +1,188 @@
+"""Sampling from a GPT: cached, batched, seeded, with prompts of unequal length.
+
+Each row draws one uniform number per token from a generator of its own and inverts the cumulative
+distribution there, so that a row's text depends neither on its batch nor on the device's
+generator. Temperature; top-k: Fan et al. (2018); top-p, the nucleus: Holtzman et al. (2020).
+
+Shape letters: B batch, T prompt length, N new tokens, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lit_models.gpt import GPT
+    from lit_models.layers.attention import KeyValueCache
+
+
+class Sampling(NamedTuple):
+    """How a token is chosen.
+
+    Attributes:
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_k: Keeps the k likeliest tokens alone.
+        top_p: Keeps the likeliest tokens whose probability first reaches this.
+        seed: Seed of all draws.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def check(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: Naming the value out of range.
+        """
+        if self.temperature < 0:
+            raise ValueError(f"temperature must not be negative, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities that tokens are drawn with, ``(B, V)``; for a positive temperature."""
+        logits = logits / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            least = logits.topk(self.top_k).values[:, -1:]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        probabilities = logits.softmax(-1)
+        if self.top_p is not None and self.top_p < 1:
+            ordered, index = probabilities.sort(dim=-1, descending=True, stable=True)
+            before = ordered.cumsum(-1) - ordered
+            dropped = (before >= self.top_p).scatter(-1, index, before >= self.top_p)
+            probabilities = probabilities.masked_fill(dropped, 0.0)
+            probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+        return probabilities
+
+    def choose(self, logits: Tensor, draws: Tensor) -> Tensor:
+        """Next tokens ``(B,)`` from logits ``(B, V)`` and uniform numbers ``(B,)``."""
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        cumulative = self.probabilities(logits.float()).cumsum(-1)
+        # The last sum may be off 1 by rounding, and a point on it would fall behind every token.
+        total = cumulative[:, -1:]
+        point = torch.minimum(draws.unsqueeze(1) * total, total.nextafter(torch.zeros_like(total)))
+        return torch.searchsorted(cumulative, point, right=True).squeeze(1)
+
+
+def pad_prompts(prompts: Sequence[Sequence[int]], pad: int = 0) -> tuple[Tensor, Tensor]:
+    """Prompts of unequal length as one batch, padded on the left.
+
+    Returns:
+        Tokens and a mask that is True at real ones, each ``(B, T)``.
+    """
+    length = max(len(prompt) for prompt in prompts)
+    tokens = torch.full((len(prompts), length), pad)
+    mask = torch.zeros(len(prompts), length, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        tokens[row, length - len(prompt) :] = torch.tensor(prompt)
+        mask[row, length - len(prompt) :] = True
+    return tokens, mask
+
+
+@torch.inference_mode()
+def generate(
+    net: "GPT",
+    prompts: Tensor,
+    num_tokens: int,
+    mask: Tensor | None = None,
+    sampling: Sampling | None = None,
+    rows: Tensor | None = None,
+    use_cache: bool = True,
+) -> Tensor:
+    """Continues prompts token by token.
+
+    Once prompt and continuation fill the context, each token sees the last ``context_length`` ones,
+    read afresh, since every position has changed.
+
+    Args:
+        net: The language model, in evaluation mode.
+        prompts: ``(B, T)``, padded on the left where their lengths differ.
+        num_tokens: Number N of tokens to append.
+        mask: True at real tokens of the prompts, ``(B, T)``.
+        sampling: How tokens are chosen.
+        rows: Number of each row among all that share the seed; 0, 1, ... where not given.
+        use_cache: Whether to keep keys and values; without, every token reads all before it.
+
+    Returns:
+        The new tokens, ``(B, N)``.
+
+    Raises:
+        ValueError: If a prompt is empty or an option out of range.
+    """
+    sampling = sampling or Sampling()
+    sampling.check()
+    if prompts.shape[1] == 0 or (mask is not None and not mask.any(1).all()):
+        raise ValueError("every prompt needs at least one token")
+    if mask is not None and bool(mask.all()):
+        mask = None
+    draws = _draws(len(prompts), num_tokens, sampling.seed, rows).to(prompts.device)
+    batch, start = prompts.shape
+    tokens = torch.cat([prompts, prompts.new_empty(batch, num_tokens)], dim=1)
+    if mask is not None:
+        mask = torch.cat([mask, mask.new_ones(batch, num_tokens)], dim=1)
+    caches = None
+    for index in range(num_tokens):
+        end = start + index
+        first = max(end - net.context_length, 0)
+        if first > 0 or not use_cache or caches is None:
+            caches = net.new_caches(batch) if use_cache and first == 0 else None
+            logits = _read(net, tokens, mask, first, first, end, caches)
+        else:
+            logits = _read(net, tokens, mask, 0, end - 1, end, caches)
+        tokens[:, end] = sampling.choose(logits, draws[:, index])
+    return tokens[:, start:]
+
+
+def _read(
+    net: "GPT",
+    tokens: Tensor,
+    mask: Tensor | None,
+    first: int,
+    new: int,
+    end: int,
+    caches: list["KeyValueCache"] | None,
+) -> Tensor:
+    """Logits ``(B, V)`` after columns ``first`` to ``end``, those before ``new`` being cached."""
+    positions, allowed = None, None
+    if mask is not None:
+        real = mask[:, first:end]
+        positions = (real.cumsum(1) - 1).clamp(min=0)[:, new - first :]
+        allowed = _visible(real, new - first)
+    elif new > first:
+        positions = torch.full((1, 1), new - first, device=tokens.device)
+    embedded = net.token_embedding(tokens[:, new:end])
+    hidden = net.hidden_states(embedded, positions, allowed, caches)
+    return net.logits(hidden[:, -1])
+
+
+def _visible(real: Tensor, start: int) -> Tensor:
+    """What positions from ``start`` on may attend to, ``(B, 1, T, S)``.
+
+    A padded position sees itself: a softmax over nothing is not a number.
+    """
+    column = torch.arange(real.shape[1], device=real.device)
+    row = column[start:, None]
+    return ((column <= row) & real[:, None] | (column == row)).unsqueeze(1)
+
+
+def _draws(batch: int, num_tokens: int, seed: int, rows: Tensor | None) -> Tensor:
+    """Uniform numbers ``(B, N)``, each row's from a generator seeded by (seed, row)."""
+    numbers = range(batch) if rows is None else rows.tolist()
+    generator = torch.Generator()
+    return torch.stack(
+        [
+            torch.rand(
+                num_tokens,
+                generator=generator.manual_seed(hash((seed, number)) & (2**63 - 1)),
+            )
+            for number in numbers
+        ]
+    )

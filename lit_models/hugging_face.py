@@ -1,0 +1,296 @@
+"""Hugging Face's GPT-2 and BERT: names, sizes, reading and writing.
+
+A folder holds ``config.json`` and ``model.safetensors``; both are read and written as plain data,
+without ``transformers``.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Weights = dict[str, Tensor]
+
+
+class Family(NamedTuple):
+    """How one Hugging Face family names what our modules hold.
+
+    Attributes:
+        model_type: As in ``config.json``.
+        prefix: Of the body's names; absent in files of the body alone.
+        outer: Modules outside the blocks, ours to theirs.
+        block: Modules of a block, ours to theirs; theirs may be several, stacked in ours.
+        block_prefix: Of a block's names, theirs.
+        transposed: Whether their linear weights are stored input first.
+        sizes: Names of the sizes in ``config.json``.
+        fixed: Entries of ``config.json`` our classes assume, with their values.
+        norm_first: Place of the norms.
+    """
+
+    model_type: str
+    prefix: str
+    outer: dict[str, str]
+    block: dict[str, tuple[str, ...]]
+    block_prefix: str
+    transposed: bool
+    sizes: dict[str, str]
+    fixed: dict[str, Any]
+    norm_first: bool
+
+
+GPT2 = Family(
+    model_type="gpt2",
+    prefix="transformer.",
+    outer={
+        "token_embedding": "transformer.wte",
+        "position_embedding": "transformer.wpe",
+        "norm": "transformer.ln_f",
+    },
+    block={
+        "norm1": ("ln_1",),
+        "attention.in_proj": ("attn.c_attn",),
+        "attention.out_proj": ("attn.c_proj",),
+        "norm2": ("ln_2",),
+        "feed_forward.0": ("mlp.c_fc",),
+        "feed_forward.2": ("mlp.c_proj",),
+    },
+    block_prefix="transformer.h.",
+    transposed=True,
+    sizes={
+        "vocab_size": "vocab_size",
+        "context_length": "n_positions",
+        "d_model": "n_embd",
+        "num_layers": "n_layer",
+        "num_heads": "n_head",
+    },
+    fixed={"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
+    norm_first=True,
+)
+
+BERT = Family(
+    model_type="bert",
+    prefix="bert.",
+    outer={
+        "bert.token_embedding": "bert.embeddings.word_embeddings",
+        "bert.position_embedding": "bert.embeddings.position_embeddings",
+        "bert.segment_embedding": "bert.embeddings.token_type_embeddings",
+        "bert.embedding_norm": "bert.embeddings.LayerNorm",
+        "pooler.dense": "bert.pooler.dense",
+        "masked_head.dense": "cls.predictions.transform.dense",
+        "masked_head.norm": "cls.predictions.transform.LayerNorm",
+        "masked_head": "cls.predictions",
+        "next_head": "cls.seq_relationship",
+    },
+    block={
+        "attention.in_proj": tuple(f"attention.self.{n}" for n in ("query", "key", "value")),
+        "attention.out_proj": ("attention.output.dense",),
+        "norm1": ("attention.output.LayerNorm",),
+        "feed_forward.0": ("intermediate.dense",),
+        "feed_forward.2": ("output.dense",),
+        "norm2": ("output.LayerNorm",),
+    },
+    block_prefix="bert.encoder.layer.",
+    transposed=False,
+    sizes={
+        "vocab_size": "vocab_size",
+        "context_length": "max_position_embeddings",
+        "d_model": "hidden_size",
+        "num_layers": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+    },
+    fixed={"hidden_act": "gelu", "layer_norm_eps": 1e-12},
+    norm_first=False,
+)
+
+
+def read_folder(folder: Path, family: Family, source: str) -> tuple[Weights, dict[str, Any]]:
+    """Weights under our names, and the sizes that ``config.json`` gives."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder} holds no readable config.json: {error}") from error
+    if config.get("model_type") != family.model_type:
+        raise ValueError(
+            f"pretrained {source} is of type {config.get('model_type')!r}; this model takes "
+            f"{family.model_type!r}"
+        )
+    for name, value in family.fixed.items():
+        if config.get(name, value) != value:
+            raise ValueError(f"pretrained {source} has {name}={config[name]}, not {value}")
+    sizes = {ours: config[theirs] for ours, theirs in family.sizes.items() if theirs in config}
+    theirs = _read_safetensors(folder)
+    if not any(name.startswith(family.prefix) for name in theirs):
+        theirs = {f"{family.prefix}{name}": value for name, value in theirs.items()}
+    renamed = {  # names of checkpoints converted from TensorFlow
+        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+            "LayerNorm.beta", "LayerNorm.bias"
+        ): value
+        for name, value in theirs.items()
+    }
+    return _translate(renamed, family, int(sizes["num_layers"])), {
+        **sizes,
+        "norm_first": family.norm_first,
+    }
+
+
+def _read_safetensors(folder: Path) -> Weights:
+    load_file, _, error_class = _safetensors()
+    index = folder / "model.safetensors.index.json"
+    files = [folder / "model.safetensors"]
+    if index.is_file():
+        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        files = [folder / name for name in sorted(set(listed))]
+    weights: Weights = {}
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"{folder} has no {file.name}; save the model as safetensors")
+        try:
+            weights |= load_file(file)
+        except (OSError, error_class) as error:
+            raise ValueError(f"{file} is no readable safetensors file: {error}") from error
+    return weights
+
+
+def _names(family: Family, num_layers: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Our modules with theirs."""
+    pairs: list[tuple[str, tuple[str, ...]]]
+    pairs = [(ours, (theirs,)) for ours, theirs in family.outer.items()]
+    inner = "bert.blocks" if family is BERT else "blocks"
+    for layer in range(num_layers):
+        for ours, parts in family.block.items():
+            theirs = tuple(f"{family.block_prefix}{layer}.{part}" for part in parts)
+            pairs.append((f"{inner}.{layer}.{ours}", theirs))
+    return pairs
+
+
+def _modules(net: nn.Module, family: Family) -> list[tuple[str, tuple[str, ...]]]:
+    return _names(family, len(body_of(net).blocks))
+
+
+def _translate(theirs: Weights, family: Family, num_layers: int) -> Weights:
+    out: Weights = {}
+    for ours, names in _names(family, num_layers):
+        for kind in ("weight", "bias"):
+            parts = [theirs[f"{name}.{kind}"] for name in names if f"{name}.{kind}" in theirs]
+            if len(parts) != len(names):
+                continue  # reported by name where the network needs it
+            value = torch.cat(parts)
+            transposed = family.transposed and _is_linear(ours) and value.dim() == 2
+            out[f"{ours}.{kind}"] = value.T if transposed else value
+    return out
+
+
+def save_pretrained(net: nn.Module, folder: str | Path) -> None:
+    """Writes a GPT or a BERT with its pre-training heads as a Hugging Face folder.
+
+    Args:
+        net: The network; biases it lacks are written as zeros.
+        folder: Made if it does not exist.
+
+    Raises:
+        ValueError: If Hugging Face's class computes something else.
+    """
+    save_file = _safetensors().save_file
+    family, sizes = family_of(net), sizes_of(net)
+    if sizes["norm_first"] != family.norm_first:
+        raise ValueError(
+            f"Hugging Face's {family.model_type} has norm_first={family.norm_first}; a model with "
+            f"norm_first={sizes['norm_first']} cannot be written as one"
+        )
+    state, out = net.state_dict(), {}
+    for ours, theirs in _modules(net, family):
+        for kind in ("weight", "bias"):
+            value = state.get(f"{ours}.{kind}")
+            if value is None:
+                if kind == "weight" or f"{ours}.weight" not in state or "embedding" in ours:
+                    continue
+                value = state[f"{ours}.weight"].new_zeros(len(state[f"{ours}.weight"]))
+            if family.transposed and _is_linear(ours) and value.dim() == 2:
+                value = value.T
+            for name, part in zip(theirs, value.chunk(len(theirs)), strict=True):
+                out[f"{name}.{kind}"] = part.contiguous().cpu().clone()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {theirs: sizes[ours] for ours, theirs in family.sizes.items()}
+    architecture = "GPT2LMHeadModel"
+    if family is BERT:
+        pairs = "next_head.weight" in state
+        architecture = "BertForPreTraining" if pairs else "BertForMaskedLM"
+    config |= {
+        "architectures": [architecture],
+        "model_type": family.model_type,
+        **family.fixed,
+    }
+    if family is BERT:
+        config |= {"intermediate_size": 4 * sizes["d_model"], "type_vocab_size": 2}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file(out, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _is_linear(name: str) -> bool:
+    return "attention" in name or "feed_forward" in name
+
+
+def body_of(net: nn.Module) -> Any:
+    """The encoder or decoder inside a network."""
+    return getattr(net, "bert", getattr(net, "gpt", net))
+
+
+def family_of(net: nn.Module) -> Family:
+    """The family a network belongs to."""
+    return BERT if hasattr(net, "bert") else GPT2
+
+
+def sizes_of(net: nn.Module) -> dict[str, Any]:
+    """What the weights' shapes and the blocks say about a network."""
+    body = body_of(net)
+    vocab_size, d_model = body.token_embedding.weight.shape
+    return {
+        "vocab_size": vocab_size,
+        "context_length": body.context_length,
+        "d_model": d_model,
+        "num_layers": len(body.blocks),
+        "num_heads": body.blocks[0].attention.num_heads,
+        "norm_first": body.blocks[0].norm_first,
+    }
+
+
+def find_folder(source: str) -> Path:
+    """A local folder, or the downloaded files of a name on the hub."""
+    if Path(source).is_dir():
+        return Path(source)
+    if source.endswith(".ckpt") or source.startswith(("/", ".")):
+        raise ValueError(f"no pretrained checkpoint {source!r}; give a .ckpt file or a folder")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ValueError(
+            f"{source!r} is no file or folder, and the hub's names need `pip install "
+            "'lit-models[hf]'`"
+        ) from error
+    try:
+        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"pretrained {source!r} is no file or folder and cannot be downloaded: {reason}"
+        ) from error
+
+
+class _Safetensors(NamedTuple):
+    load_file: Any
+    save_file: Any
+    error: type[Exception]
+
+
+def _safetensors() -> _Safetensors:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file, save_file
+    except ImportError as error:
+        raise ValueError(
+            "Hugging Face weights need safetensors: `pip install 'lit-models[hf]'`"
+        ) from error
+    return _Safetensors(load_file, save_file, SafetensorError)
