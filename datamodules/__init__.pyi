@@ -1,9 +1,13 @@
 from .base import LitDataModule as LitDataModule
 from .base import Reference as Reference
+from .block_model import StochasticBlockModelDataModule as StochasticBlockModelDataModule
+from .block_model_links import BlockModelLinksDataModule as BlockModelLinksDataModule
 from .classification import ClassificationDataModule as ClassificationDataModule
 from .csv_series import CSVSeriesDataModule as CSVSeriesDataModule
 from .csv_tabular import CSVTabularDataModule as CSVTabularDataModule
 from .errors import InputError as InputError
+from .graph_var import GraphVARDataModule as GraphVARDataModule
 from .linear import LinearDataModule as LinearDataModule
 from .loader import TensorLoader as TensorLoader
+from .motifs import MotifCountDataModule as MotifCountDataModule
 from .sine import SineDataModule as SineDataModule

@@ -1,5 +1,8 @@
 from .base import LitModule as LitModule
 from .base import StepOutput as StepOutput
+from .gat import LitGAT as LitGAT
+from .gcn import LitGCN as LitGCN
+from .graph_network import LitGraphNetwork as LitGraphNetwork
 from .linear_regression import LitLinearRegression as LitLinearRegression
 from .metrics import CrossEntropy as CrossEntropy
 from .mlp import LitMLPClassifier as LitMLPClassifier
@@ -8,3 +11,4 @@ from .optim import AdamWMatrixDecay as AdamWMatrixDecay
 from .optim import Noam as Noam
 from .optim import WarmupCosine as WarmupCosine
 from .recurrent import LitRecurrentForecaster as LitRecurrentForecaster
+from .stgnn import LitSTGNN as LitSTGNN
