@@ -1,7 +1,9 @@
 from .figures import FigureCallback as FigureCallback
 from .figures import save_figure as save_figure
+from .graph_figures import NodeClassFigure as NodeClassFigure
 from .interrupt import GracefulInterrupt as GracefulInterrupt
 from .loss_curves import LossCurves as LossCurves
+from .node_series_figures import NodeForecastFigure as NodeForecastFigure
 from .predictions import OrderedPredictions as OrderedPredictions
 from .progress import RunProgress as RunProgress
 from .reproducible import StepSeed as StepSeed

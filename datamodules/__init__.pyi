@@ -6,8 +6,10 @@ from .classification import ClassificationDataModule as ClassificationDataModule
 from .csv_series import CSVSeriesDataModule as CSVSeriesDataModule
 from .csv_tabular import CSVTabularDataModule as CSVTabularDataModule
 from .errors import InputError as InputError
+from .graph_data import GraphDataModule as GraphDataModule
 from .graph_var import GraphVARDataModule as GraphVARDataModule
 from .linear import LinearDataModule as LinearDataModule
 from .loader import TensorLoader as TensorLoader
 from .motifs import MotifCountDataModule as MotifCountDataModule
+from .node_series import NodeSeriesDataModule as NodeSeriesDataModule
 from .sine import SineDataModule as SineDataModule

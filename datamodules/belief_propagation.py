@@ -4,17 +4,17 @@ Node i has a class :math:`z_i`, evidence :math:`\phi_i(z)` of its own, and each 
 likelihood :math:`c(z_i, z_j)`. Messages and posterior are
 
 .. math::
-    m_{i \to j}(z) \propto \phi_i(z) \prod_{k \in N(i) \setminus j} \sum_{z'} c(z, z') m_{k \to i}(z'),
-    \qquad
-    b_i(z) \propto \phi_i(z) \prod_{k \in N(i)} \sum_{z'} c(z, z') m_{k \to i}(z')
+    m_{i \to j}(z) &\propto \phi_i(z) \prod_{k \in N(i) \setminus j}
+        \sum_{z'} c(z, z') m_{k \to i}(z') \\
+    b_i(z) &\propto \phi_i(z) \prod_{k \in N(i)} \sum_{z'} c(z, z') m_{k \to i}(z')
 
 (Decelle, Krzakala, Moore and Zdeborova, 2011). Without the pairs that have *no* edge,
 :math:`b_i` after t sweeps is the exact posterior given the tree of walks of length t around i: what
 a network of t layers can know. The missing edges of a graph of n nodes say that its classes are
-balanced; each says O(1/n), together they are the field :math:`-\frac{1}{n} \sum_k \sum_{z'} c(z, z')
-b_k(z')` on each node, taken from the sweep before. With it the fixed point on a sparse graph,
-locally a tree, is the posterior given everything; without it the classes of a graph with loops
-drift to a single one.
+balanced. Each says O(1/n); together they are the field :math:`-\frac{1}{n} \sum_k \sum_{z'}
+c(z, z') b_k(z')` on each node, taken from the sweep before. With it the fixed point on a sparse
+graph, locally a tree, is the posterior given everything; without it the classes of a graph with
+loops drift to a single one.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,8 @@ def reversed_edges(edge_index: Tensor, num_nodes: int) -> Tensor:
     source, target = edge_index
     keys, wanted = source * num_nodes + target, target * num_nodes + source
     order = keys.argsort()
-    return order[torch.searchsorted(keys[order], wanted)]
+    found: Tensor = order[torch.searchsorted(keys[order], wanted)]
+    return found
 
 
 def sweeps(

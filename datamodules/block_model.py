@@ -167,7 +167,7 @@ class StochasticBlockModelDataModule(GraphsDataModule):
 
     @cached_property
     def affinity(self) -> Tensor:
-        """n times the probability of an edge between two classes, ``(K, K)``."""
+        """N times the probability of an edge between two classes, ``(K, K)``."""
         across = torch.full((self.num_blocks, self.num_blocks), self.degree_out)
         return (across + (self.degree_in - self.degree_out) * torch.eye(self.num_blocks)).double()
 

@@ -24,10 +24,9 @@ from datamodules.belief_propagation import fixed_point, sweeps
 from datamodules.block_model import (
     BlockModel,
     StochasticBlockModelDataModule,
-    both_directions,
 )
 from datamodules.errors import InputError
-from datamodules.graph_base import block_diagonal
+from datamodules.graph_base import Level, block_diagonal
 
 
 class BlockModelLinksDataModule(StochasticBlockModelDataModule):
@@ -50,10 +49,6 @@ class BlockModelLinksDataModule(StochasticBlockModelDataModule):
     Raises:
         InputError: If an argument is out of range.
     """
-
-    level = "edge"
-    num_classes = 2
-    edge_features = 0
 
     def __init__(
         self,
@@ -88,6 +83,16 @@ class BlockModelLinksDataModule(StochasticBlockModelDataModule):
         self.hidden_fraction = hidden_fraction
 
     @property
+    def level(self) -> Level:
+        """A target belongs to an edge."""
+        return "edge"
+
+    @property
+    def num_classes(self) -> int:
+        """An edge, or none."""
+        return 2
+
+    @property
     def num_train(self) -> int:
         """Number of training candidates."""
         return int(self.split("train").mask.sum())
@@ -106,9 +111,7 @@ class BlockModelLinksDataModule(StochasticBlockModelDataModule):
             graphs.append(_candidates(graph, observed, hidden, absent))
         return block_diagonal(graphs)
 
-    def _absent_pairs(
-        self, graph: BlockModel, count: int, rng: np.random.Generator
-    ) -> Tensor:
+    def _absent_pairs(self, graph: BlockModel, count: int, rng: np.random.Generator) -> Tensor:
         """Distinct pairs without an edge, ``(2, count)``."""
         n = self.num_nodes
         joined = set((graph.pairs[0] * n + graph.pairs[1]).tolist())
@@ -124,7 +127,8 @@ class BlockModelLinksDataModule(StochasticBlockModelDataModule):
     def _probabilities(self) -> dict[int | None, Tensor]:
         """Probability that each test candidate is an edge, by depth of the propagation."""
         test = self.split("test")
-        assert test.graph is not None and test.edge_weight is not None
+        assert test.graph is not None
+        assert test.edge_weight is not None
         observed = test.edge_index[:, test.edge_weight > 0]
         beliefs = list(
             fixed_point(sweeps(observed, self.log_evidence(test.x), self.affinity, test.graph))
@@ -160,9 +164,7 @@ class BlockModelLinksDataModule(StochasticBlockModelDataModule):
         return self._references(0, "features of the two nodes alone")
 
 
-def _candidates(
-    graph: BlockModel, observed: Tensor, hidden: Tensor, absent: Tensor
-) -> GraphBatch:
+def _candidates(graph: BlockModel, observed: Tensor, hidden: Tensor, absent: Tensor) -> GraphBatch:
     """Observed edges of weight 1 and candidates of weight 0, of which one direction is scored."""
     edges = [observed, observed.flip(0), hidden, absent, hidden.flip(0), absent.flip(0)]
     sizes = torch.tensor([part.shape[1] for part in edges])

@@ -177,14 +177,17 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
     """Base of the datamodules whose splits are graphs; ``batch_size`` counts graphs.
 
     Under several ranks a split of one graph is whole on each of them (see :class:`GraphLoader`).
-
-    Attributes:
-        level: Whether a target belongs to a node, an edge or a graph.
-        task: Whether a target is a class or a number.
     """
 
-    level: Level = "node"
-    task: Literal["classification", "regression"] = "classification"
+    @property
+    def level(self) -> Level:
+        """Whether a target belongs to a node, an edge or a graph."""
+        return "node"
+
+    @property
+    def task(self) -> Literal["classification", "regression"]:
+        """Whether a target is a class or a number."""
+        return "classification"
 
     @property
     def edge_features(self) -> int:

@@ -11,8 +11,9 @@ the variance of a. (Xu et al., "How Powerful are Graph Neural Networks?", 2019, 
 """
 
 from collections.abc import Mapping
-from functools import cached_property
 from fractions import Fraction
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from datamodules.base import Reference, Split, split_seed
 from datamodules.batches import GraphBatch
 from datamodules.errors import InputError
-from datamodules.graph_base import GraphsDataModule, block_diagonal
+from datamodules.graph_base import GraphsDataModule, Level, block_diagonal
 
 _TRIANGLE = torch.tensor([[0, 1, 1, 2, 2, 0], [1, 0, 2, 1, 0, 2]])
 _MARKS = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
@@ -42,14 +43,12 @@ class MotifCountDataModule(GraphsDataModule):
         InputError: If an argument is out of range.
     """
 
-    level = "graph"
-    task = "regression"
     in_features = 1
     out_features = 1
 
     def __init__(
         self,
-        max_copies: int = 6,
+        max_copies: int = 4,
         num_graphs: int = 2000,
         num_val_graphs: int = 360,
         num_test_graphs: int = 3600,
@@ -63,6 +62,16 @@ class MotifCountDataModule(GraphsDataModule):
                 raise InputError(f"{name} must be at least {value}, got {locals()[name]}")
         self.max_copies = max_copies
         self._counts = {"train": num_graphs, "val": num_val_graphs, "test": num_test_graphs}
+
+    @property
+    def level(self) -> Level:
+        """A target belongs to a graph."""
+        return "graph"
+
+    @property
+    def task(self) -> Literal["classification", "regression"]:
+        """A target is a number."""
+        return "regression"
 
     @property
     def num_train(self) -> int:

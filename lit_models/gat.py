@@ -110,13 +110,9 @@ class GAT(nn.Module):
         width = in_features
         layers = []
         for _ in range(num_layers - 1):
-            layers.append(
-                attention_layer(width, hidden_size, num_heads, True, dropout, v2, skip)
-            )
+            layers.append(attention_layer(width, hidden_size, num_heads, True, dropout, v2, skip))
             width = num_heads * hidden_size
-        layers.append(
-            attention_layer(width, out_features, num_out_heads, False, dropout, v2, skip)
-        )
+        layers.append(attention_layer(width, out_features, num_out_heads, False, dropout, v2, skip))
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor, list[Attention]]:

@@ -16,6 +16,8 @@ Deviations:
 Shape letters: N nodes, E edges, F node features, W width, K classes.
 """
 
+import itertools
+
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -91,7 +93,7 @@ class GCN(nn.Module):
         self.encoder = FeatureLinear(in_features, encoder_size, True) if encoder_size else None
         sizes = [encoder_size or in_features, *[hidden_size] * (num_layers - 1), out_features]
         self.convs = nn.ModuleList(
-            GraphConvolution(*pair, skip=skip) for pair in zip(sizes[:-1], sizes[1:], strict=True)
+            GraphConvolution(*pair, skip=skip) for pair in itertools.pairwise(sizes)
         )
         self.adjacency = AdjacencyCache()
 
@@ -155,9 +157,7 @@ class LitGCN(LitModule):
             in_features, hidden_size, num_classes, num_layers, dropout, encoder_size, skip
         )
 
-    def forward(
-        self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         """Logits, ``(N, K)``."""
         logits: Tensor = self.net(x, edge_index, edge_weight)[0]
         return logits

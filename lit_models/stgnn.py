@@ -1,5 +1,4 @@
-r"""Spatio-temporal graph networks: a graph convolution in space inside a cell, or between
-convolutions, in time.
+r"""Spatio-temporal graph networks: graph convolutions in a recurrent cell, or between others.
 
 .. math::
     \Theta \star X &= \sum_{k=0}^{K} \hat A^k X W_k + b, \qquad \hat A = D^{-1/2} A D^{-1/2} \\
@@ -88,7 +87,8 @@ class GraphGRUCell(nn.Module):
         gates = self.gates(torch.cat([x, h], dim=-1), adjacency).sigmoid()
         update, reset = gates.chunk(2, dim=-1)
         candidate = self.candidate(torch.cat([x, reset * h], dim=-1), adjacency).tanh()
-        return update * h + (1 - update) * candidate
+        after: Tensor = update * h + (1 - update) * candidate
+        return after
 
 
 class RecurrentEncoder(nn.Module):

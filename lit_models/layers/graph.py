@@ -30,7 +30,9 @@ class SparseMatrix(NamedTuple):
 
     def matmul(self, x: Tensor) -> Tensor:
         """Product with a dense matrix; differentiable in ``x``."""
-        product: Tensor = _SparseProduct.apply(x.to(self.matrix.dtype), *self)  # type: ignore[no-untyped-call]
+        product: Tensor = _SparseProduct.apply(  # type: ignore[no-untyped-call]
+            x.to(self.matrix.dtype), *self
+        )
         return product
 
 
@@ -41,16 +43,21 @@ class _SparseProduct(torch.autograd.Function):
         return matrix @ x
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.transposed @ grad.contiguous(), None, None
+
+
+def csr_tensor(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A sparse CSR tensor of parts known to be right."""
+    return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)
 
 
 def csr_matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     """A sparse CSR matrix of the given entries; entries at one place add up."""
     order = (rows * shape[1] + columns).argsort()
     starts = F.pad(torch.bincount(rows, minlength=shape[0]).cumsum(0), (1, 0))
-    return torch.sparse_csr_tensor(starts, columns[order], values[order], shape, check_invariants=False)
+    return csr_tensor(starts, columns[order], values[order], shape)
 
 
 def normalized_adjacency(
@@ -120,16 +127,15 @@ class FeatureDropout(nn.Dropout):
         Input and output ``(N, F)``.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Dropout's name
+    def forward(self, input: Tensor) -> Tensor:
         """Features with entries dropped."""
         if input.layout != torch.sparse_csr:
             return super().forward(input)
         if not self.training or self.p == 0:
             return input
         values = super().forward(input.values())
-        return torch.sparse_csr_tensor(
-            input.crow_indices(), input.col_indices(), values, input.shape, check_invariants=False
-        )
+        shape = (input.shape[0], input.shape[1])
+        return csr_tensor(input.crow_indices(), input.col_indices(), values, shape)
 
 
 class FeatureLinear(nn.Linear):
@@ -155,7 +161,7 @@ class FeatureLinear(nn.Linear):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
+    def forward(self, input: Tensor) -> Tensor:
         """Mapped features."""
         if input.layout != torch.sparse_csr:
             return super().forward(input)
@@ -174,4 +180,4 @@ class FeatureLinear(nn.Linear):
             self._columns, self._pattern = columns, (starts, rows[order], order)
         assert self._pattern is not None
         starts, rows, order = self._pattern
-        return torch.sparse_csr_tensor(starts, rows, x.values()[order], (x.shape[1], x.shape[0]), check_invariants=False)
+        return csr_tensor(starts, rows, x.values()[order], (x.shape[1], x.shape[0]))
