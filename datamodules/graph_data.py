@@ -147,7 +147,7 @@ class GraphDataModule(GraphsDataModule):
         )
         if "split" in self._frame:
             for split, mask in self._named_splits().items():
-                data[f"{split}_mask"] = torch.from_numpy(mask)
+                data[f"{split}_mask"] = torch.tensor(mask)
         return data
 
     def _features(self) -> Array:

@@ -92,12 +92,15 @@ def load_saved(path: Path) -> list[Any]:
     Raises:
         InputError: If there is no such file, or it holds anything else.
     """
-    import torch_geometric.data  # noqa: F401 - makes Data loadable as plain data
+    from torch_geometric.data.data import Data, DataEdgeAttr, DataTensorAttr
+    from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
 
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}; give a Data saved with torch.save")
     try:
-        loaded = torch.load(path, weights_only=True)
+        parts = [Data, DataEdgeAttr, DataTensorAttr, EdgeStorage, GlobalStorage, NodeStorage]
+        with torch.serialization.safe_globals(parts):
+            loaded = torch.load(path, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is no readable file of torch_geometric.data.Data; save one with torch.save"
