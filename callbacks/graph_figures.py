@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from callbacks.figures import FigureCallback
+from callbacks.figures import FigureCallback, on_model
 from datamodules.batches import GraphBatch
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class NodeClassFigure(FigureCallback):
             return {}
         data = _first_graph(datamodule.split("test"))
         module: Any = pl_module
-        batch = pl_module.transfer_batch_to_device(data, pl_module.device, 0)
+        batch = on_model(data, pl_module)
         everything = batch._replace(mask=torch.ones_like(batch.mask))
         predicted = module.predict_step(everything, 0)["class"].cpu()
         names = getattr(datamodule, "class_names", None) or [str(k) for k in range(10)]

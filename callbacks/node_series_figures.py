@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import torch
 
-from callbacks.figures import FigureCallback
+from callbacks.figures import FigureCallback, on_model
 from datamodules.batches import GraphSeriesBatch
 
 if TYPE_CHECKING:
@@ -29,16 +29,11 @@ class NodeForecastFigure(FigureCallback):
         test = datamodule.split("test")
         rows = torch.linspace(0, len(test.x) - 1, min(self.num_rows, len(test.x))).long()
         batch = test._replace(x=test.x[rows], y=test.y[rows])
-        preds = torch.cat(
-            [
-                pl_module(
-                    pl_module.transfer_batch_to_device(
-                        batch._replace(x=x, y=y), pl_module.device, 0
-                    )
-                ).cpu()
-                for x, y in zip(batch.x.split(200), batch.y.split(200), strict=True)
-            ]
+        parts = (
+            batch._replace(x=batch.x[start : start + 200], y=batch.y[start : start + 200])
+            for start in range(0, len(rows), 200)
         )
+        preds = torch.cat([pl_module(on_model(part, pl_module)).cpu() for part in parts])
         names = getattr(datamodule, "nodes", None) or [str(i) for i in range(preds.shape[2])]
         floors = getattr(datamodule, "floors", None)
         return {

@@ -1,6 +1,6 @@
 """What datamodules of graphs share: block-diagonal batches, their loader, one row per target."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -48,6 +48,11 @@ def _ranges(starts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     owner = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
     before = sizes.cumsum(0) - sizes
     return torch.arange(int(sizes.sum())) + (starts - before)[owner], owner
+
+
+def rows_per_node(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Forecasts ``(B, H, N)`` with a row per window and node, ``(B N, H)``."""
+    return {name: values.transpose(1, 2).flatten(0, 1) for name, values in outputs.items()}
 
 
 class _GraphNumbers(NamedTuple):

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+import numpy as np
+import pandas as pd
 import torch
 from sklearn.neighbors import kneighbors_graph
 from torch import Tensor
@@ -21,6 +23,7 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import GraphSeriesBatch
 from datamodules.errors import InputError
+from datamodules.graph_base import rows_per_node
 
 _NODE_ONLY_LAGS = 12
 
@@ -202,3 +205,11 @@ class GraphVARDataModule(LitDataModule[GraphSeriesBatch]):
         """Error of the best forecast without the graph."""
         how = f"best forecast of a node from its own last {_NODE_ONLY_LAGS} values"
         return self._references(self.floors.node_only, how)
+
+    def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
+        """A row per window and node."""
+        count = len(outputs["prediction"])
+        frame = super().prediction_frame(rows_per_node(outputs))
+        frame.insert(0, "window", np.repeat(np.arange(count), self.num_nodes))
+        frame.insert(1, "node", np.tile(np.arange(self.num_nodes), count))
+        return frame

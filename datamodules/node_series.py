@@ -15,6 +15,7 @@ from datamodules.batches import GraphSeriesBatch
 from datamodules.csv_files import is_numeric, numeric_column, read_csv, require_columns
 from datamodules.csv_series import dates_of
 from datamodules.errors import InputError
+from datamodules.graph_base import rows_per_node
 from datamodules.graph_files import read_edges
 
 Array = np.ndarray[Any, Any]
@@ -205,5 +206,5 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
             columns["last_observed"] = np.repeat(dates.iloc[last].to_numpy(), self.num_nodes)
         columns["last_observed_row"] = np.repeat(last, self.num_nodes)
         columns["node"] = np.tile(np.array(self.nodes), len(last))
-        flat = {name: outputs[name].transpose(1, 2).flatten(0, 1) for name in names}
+        flat = rows_per_node({name: outputs[name] for name in names})
         return pd.concat([pd.DataFrame(columns), super().prediction_frame(flat)], axis=1)

@@ -38,9 +38,7 @@ TREE = [(0, 1), (1, 2), (1, 3), (3, 4), (3, 5), (0, 6)]
 def test_fixed_point_on_a_tree_is_exact(k):
     evidence = torch.randn(7, k).double()
     *_, belief = fixed_point(sweeps(both(TREE), evidence, AFFINITY[k]), 1e-14)
-    torch.testing.assert_close(
-        belief, enumerated(TREE, evidence, AFFINITY[k]), rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(belief, enumerated(TREE, evidence, AFFINITY[k]), rtol=0, atol=1e-12)
 
 
 def test_known_classes_are_certain():

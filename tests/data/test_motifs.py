@@ -3,7 +3,6 @@
 import networkx
 import numpy as np
 import pytest
-import torch
 
 from datamodules import InputError, MotifCountDataModule
 

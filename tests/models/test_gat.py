@@ -91,13 +91,9 @@ def test_renumbered_nodes_and_company_change_nothing():
     out = model(graph.x, graph.edge_index)
     order = torch.randperm(13)
     moved = permuted(graph, order)
-    torch.testing.assert_close(
-        model(moved.x, moved.edge_index), out[order], rtol=0, atol=1e-13
-    )
+    torch.testing.assert_close(model(moved.x, moved.edge_index), out[order], rtol=0, atol=1e-13)
     together = block_diagonal([other, graph])
-    torch.testing.assert_close(
-        model(together.x, together.edge_index)[7:], out, rtol=0, atol=1e-13
-    )
+    torch.testing.assert_close(model(together.x, together.edge_index)[7:], out, rtol=0, atol=1e-13)
 
 
 def test_isolated_node_attends_to_itself():
