@@ -3,11 +3,13 @@ from .ema import EMA as EMA
 from .figures import FigureCallback as FigureCallback
 from .figures import save_figure as save_figure
 from .gradient_flow import GradientFlow as GradientFlow
+from .graph_figures import NodeClassFigure as NodeClassFigure
 from .interrupt import GracefulInterrupt as GracefulInterrupt
 from .language_figures import InContextFigure as InContextFigure
 from .language_figures import SampleText as SampleText
 from .last_checkpoint import LastCheckpoint as LastCheckpoint
 from .loss_curves import LossCurves as LossCurves
+from .node_series_figures import NodeForecastFigure as NodeForecastFigure
 from .predictions import OrderedPredictions as OrderedPredictions
 from .progress import RunProgress as RunProgress
 from .reproducible import StepSeed as StepSeed

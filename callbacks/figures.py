@@ -1,8 +1,9 @@
 """Figures in the run's folder and, as media, in Weights & Biases."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning as L
 import torch
@@ -10,6 +11,8 @@ from lightning.pytorch.loggers import WandbLogger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
 
 def save_figure(trainer: L.Trainer, name: str, figure: "Figure") -> Path:
@@ -25,6 +28,19 @@ def save_figure(trainer: L.Trainer, name: str, figure: "Figure") -> Path:
         if isinstance(logger, WandbLogger):
             logger.log_image(f"figures/{name}", [str(path)])
     return path
+
+
+def on_model(batch: Batch, pl_module: L.LightningModule) -> Batch:
+    """A batch on the model's device and in its precision."""
+    make: Callable[..., Batch] = type(batch)
+    dtype = next(pl_module.parameters()).dtype
+    fields = (
+        field
+        if not isinstance(field, torch.Tensor)
+        else field.to(pl_module.device, field.dtype if not field.is_floating_point() else dtype)
+        for field in batch
+    )
+    return make(*fields)
 
 
 class FigureCallback(L.Callback):

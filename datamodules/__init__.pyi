@@ -1,6 +1,8 @@
 from .arrays import ArrayDataModule as ArrayDataModule
 from .base import LitDataModule as LitDataModule
 from .base import Reference as Reference
+from .block_model import StochasticBlockModelDataModule as StochasticBlockModelDataModule
+from .block_model_links import BlockModelLinksDataModule as BlockModelLinksDataModule
 from .bucket_loader import BucketLoader as BucketLoader
 from .classification import ClassificationDataModule as ClassificationDataModule
 from .csv_series import CSVSeriesDataModule as CSVSeriesDataModule
@@ -9,12 +11,16 @@ from .digits import DigitsDataModule as DigitsDataModule
 from .errors import InputError as InputError
 from .gaussian_mixture import GaussianDataModule as GaussianDataModule
 from .gaussian_mixture import GaussianMixtureDataModule as GaussianMixtureDataModule
+from .graph_data import GraphDataModule as GraphDataModule
+from .graph_var import GraphVARDataModule as GraphVARDataModule
 from .in_context import InContextDataModule as InContextDataModule
 from .labelled_text import LabelledTextDataModule as LabelledTextDataModule
 from .linear import LinearDataModule as LinearDataModule
 from .loader import TensorLoader as TensorLoader
 from .markov_text import MarkovTextDataModule as MarkovTextDataModule
 from .mixture_law import MixtureLaw as MixtureLaw
+from .motifs import MotifCountDataModule as MotifCountDataModule
+from .node_series import NodeSeriesDataModule as NodeSeriesDataModule
 from .noisy_sine import NoisySineRegressionDataModule as NoisySineRegressionDataModule
 from .prompts import PromptsDataModule as PromptsDataModule
 from .sequence_task import SequenceTaskDataModule as SequenceTaskDataModule

@@ -91,12 +91,14 @@ class GraphBatch(NamedTuple):
     """One graph, or several side by side in one block-diagonal graph.
 
     Attributes:
-        x: Node features, ``(N, F)``.
+        x: Node features, ``(N, F)``; sparse CSR where most of them are zero.
         edge_index: Source and target node of each edge, ``(2, E)``.
         edge_weight: Weight of each edge, ``(E,)``, or None for 1.
         y: Target of each node, edge or graph.
         mask: True where ``y`` is scored.
-        graph: Graph each node belongs to, ``(N,)``, or None for a single graph.
+        graph: Graph each node belongs to, ``(N,)`` ascending, or None for a single graph.
+        edge_attr: Features of each edge, ``(E, A)``, or None for none.
+        num_graphs: Number of graphs.
     """
 
     x: Tensor
@@ -105,6 +107,8 @@ class GraphBatch(NamedTuple):
     y: Tensor
     mask: Tensor
     graph: Tensor | None = None
+    edge_attr: Tensor | None = None
+    num_graphs: int = 1
 
 
 class GraphSeriesBatch(NamedTuple):

@@ -102,7 +102,7 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
         first = str(frame.columns[0])
         found = first if first not in columns and not is_numeric(frame, first) else None
         date = self.date or found
-        return values, None if date is None else _dates(frame, path, date, bool(self.date))
+        return values, None if date is None else dates_of(frame, path, date, bool(self.date))
 
     @cached_property
     def _series(self) -> tuple[Array, pd.Series | None]:
@@ -218,7 +218,7 @@ def _count(rows: int | float, num_rows: int) -> int:
     return round(rows * num_rows) if isinstance(rows, float) else rows
 
 
-def _dates(frame: pd.DataFrame, path: str, column: str, required: bool) -> pd.Series | None:
+def dates_of(frame: pd.DataFrame, path: str, column: str, required: bool) -> pd.Series | None:
     """A column of ascending dates.
 
     Raises:

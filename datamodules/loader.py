@@ -17,10 +17,20 @@ B = TypeVar("B", bound=tuple[Any, ...])
 _EPOCH_STRIDE = 1_000_003  # a prime, so that (seed, epoch) pairs do not collide for small seeds
 
 
+# The one graph that all windows of a GraphSeriesBatch live on has no rows.
+_SHARED = ("edge_index", "edge_weight")
+
+
 def take(data: B, rows: Tensor) -> B:
-    """Returns the given rows of every field of a batch."""
+    """Returns the given rows of every field of a batch; a graph that all rows share stays whole."""
     make: Callable[..., B] = type(data)
-    return make(*(None if field is None else field[rows] for field in data))
+    names: tuple[str, ...] = getattr(data, "_fields", ())
+    return make(
+        *(
+            field if field is None or name in _SHARED else field[rows]
+            for name, field in zip(names, data, strict=True)
+        )
+    )
 
 
 class EpochSampler:

@@ -7,10 +7,13 @@ from .bert_classifier import LitBERTClassifier as LitBERTClassifier
 from .ddpm import LitDDPM as LitDDPM
 from .deep_ensemble import LitDeepEnsemble as LitDeepEnsemble
 from .deep_ensemble import LitDeepEnsembleClassifier as LitDeepEnsembleClassifier
+from .gat import LitGAT as LitGAT
 from .gaussian_diffusion import GaussianDiffusion as GaussianDiffusion
+from .gcn import LitGCN as LitGCN
 from .gpt import LitGPT as LitGPT
 from .gpt_classifier import LitGPTClassifier as LitGPTClassifier
 from .gpt_regressor import LitGPTRegressor as LitGPTRegressor
+from .graph_network import LitGraphNetwork as LitGraphNetwork
 from .linear_regression import LitLinearRegression as LitLinearRegression
 from .mc_dropout import LitMCDropoutMLP as LitMCDropoutMLP
 from .mc_dropout import LitMCDropoutMLPClassifier as LitMCDropoutMLPClassifier
@@ -23,6 +26,7 @@ from .optim import Noam as Noam
 from .optim import WarmupCosine as WarmupCosine
 from .recurrent import LitRecurrentForecaster as LitRecurrentForecaster
 from .seq2seq import LitSeq2Seq as LitSeq2Seq
+from .stgnn import LitSTGNN as LitSTGNN
 from .transformer import LitTransformer as LitTransformer
 from .uncertainty import CategoricalMixture as CategoricalMixture
 from .uncertainty import GaussianMixture as GaussianMixture

@@ -31,7 +31,7 @@ from lit_models.arguments import CommandLine, class_arguments, prepare
 from lit_models.checkpoints import check_compatible, read_checkpoint
 from lit_models.runs import RUN_DIR_VARIABLE, git_commit, is_child_rank, new_run_id
 
-# Sizes the data knows and a model needs; linked wherever the model has an argument of that name.
+# What the data know and a model needs; linked wherever the model has an argument of that name.
 LINKED_SIZES = (
     "in_features",
     "out_features",
@@ -49,6 +49,9 @@ LINKED_SIZES = (
     "num_nodes",
     "num_train",
     "sample_shape",
+    "edge_features",
+    "level",
+    "task",
 )
 
 
@@ -302,6 +305,8 @@ def _quiet() -> None:
         r".*isinstance\(treespec, LeafSpec\).*",
         # A run of few batches is an ordinary run here.
         r".*number of training batches .* is smaller than the logging interval.*",
+        # Sparse features and graphs; what is used of them is tested.
+        r".*Sparse CSR tensor support is in beta state.*",
         # jsonargparse tells which arguments a changed class drops; that is what was asked for.
         r".*discarding init_args.*",
     ):

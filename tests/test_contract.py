@@ -24,6 +24,7 @@ SMALL = {
     "num_train_graphs": 3,
     "num_val_graphs": 2,
     "num_test_graphs": 2,
+    "num_nodes": 60,
     "batch_size": 16,
 }
 NAMES = sorted(experiments())

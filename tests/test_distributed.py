@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
+from lit_models.__main__ import main
+
 ROOT = Path(__file__).parent
 CONFIG = str(ROOT / "tiny.yaml")
 
@@ -113,3 +115,33 @@ def test_predictions_are_whole_and_ordered(tmp_path):
     assert len(tables[0]) == 53
     # float32: a product's rounding depends on how many rows share it
     pd.testing.assert_frame_equal(tables[0], tables[1], rtol=1e-6, atol=1e-6)
+
+
+# Sizes that the two ranks cannot share evenly: 5 graphs in batches of 3; 15 scored nodes.
+GRAPHS = {
+    "graphs": [
+        *("--data.num_graphs=5", "--data.num_nodes=31", "--data.batch_size=3"),
+        *("--data.num_val_graphs=3", "--data.num_test_graphs=7"),
+    ],
+    "one graph": ["--data.num_graphs=1", "--data.num_nodes=101", "--data.label_fraction=0.15"],
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_two_processes_share_graphs(tmp_path, name):
+    same = ["--config", "gcn", "--config", "cpu", *GRAPHS[name], "--runs_dir", str(tmp_path)]
+    same += ["--trainer.precision", "64-true", "--trainer.enable_progress_bar", "false"]
+    two = ["--config", "ddp", "--trainer.devices", "2"]
+    assert main(["fit", *same, "--trainer.max_epochs", "3", "--run_id", "one"]) == 0
+    command(tmp_path, "fit", *same, "--trainer.max_epochs", "3", *two, "--run_id", "two")
+    folders = [tmp_path / "gcn" / run for run in ("one", "two")]
+    results, weights = zip(*map(outcome, folders), strict=True)
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], rtol=0, atol=1e-10)
+    for key, value in results[0]["metrics"].items():
+        assert results[1]["metrics"][key] == pytest.approx(value, rel=1e-6)
+    best = str(folders[0] / "checkpoints" / "best.ckpt")
+    assert main(["predict", *same, "--ckpt_path", best]) == 0
+    one = pd.read_csv(folders[0] / "predictions.csv")
+    command(tmp_path, "predict", *same, *two, "--ckpt_path", best)
+    pd.testing.assert_frame_equal(one, pd.read_csv(folders[0] / "predictions.csv"), rtol=1e-6)

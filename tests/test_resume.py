@@ -133,3 +133,24 @@ def test_an_interrupt_waits_for_the_validation(tmp_path, epoch):
 def _environment() -> dict[str, str]:
     root = Path(__file__).parent
     return {**os.environ, "PYTHONPATH": f"{root.parent}{os.pathsep}{root}"}
+
+
+# 5 graphs in batches of 2: 2 steps an epoch; one graph: 1 step an epoch, always at a boundary.
+@pytest.mark.parametrize(
+    ("data", "stop"),
+    [
+        (["--data.num_graphs", "5", "--data.batch_size", "2"], 5),
+        (["--data.num_graphs", "1", "--data.label_fraction", "0.3"], 3),
+    ],
+)
+def test_graphs_resume_in_mid_epoch(tmp_path, data, stop):
+    same = ["fit", "--config", "gcn", "--config", "cpu", "--runs_dir", str(tmp_path), *data]
+    same += ["--data.num_nodes", "31", "--model.dropout", "0.4", "--trainer.max_epochs", "6"]
+    same += ["--trainer.enable_progress_bar", "false", "--checkpoint.every_n_train_steps", "1"]
+    same += ["--model.lr_scheduler.total_steps", "12"]
+    assert main([*same, "--run_id", "whole"]) == 0
+    assert main([*same, "--run_id", "part", "--trainer.max_steps", str(stop)]) == 0
+    assert main([*same, "--ckpt_path", "last", "--trainer.max_steps", "-1"]) == 0
+    whole, part = (tmp_path / "gcn" / name for name in ("whole", "part"))
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(part)[name]), name

@@ -1,0 +1,214 @@
+r"""Graph attention network, and its second version.
+
+.. math::
+    \text{GAT:}\quad & e_{ij} = \mathrm{LeakyReLU}\left(a_{dst}^T W h_i + a_{src}^T W h_j\right)
+    & \qquad
+    \text{GATv2:}\quad & e_{ij} = a^T \mathrm{LeakyReLU}\left(W_{dst} h_i + W_{src} h_j\right) \\
+    & \alpha_{ij} = \frac{\exp e_{ij}}{\sum_{k \in N(i) \cup \{i\}} \exp e_{ik}} &
+    & h_i' = \Big\Vert_{\text{heads}} \; \sum_{j \in N(i) \cup \{i\}} \alpha_{ij} W h_j + b
+
+Velickovic et al., "Graph Attention Networks" (2018); Brody, Alon and Yahav, "How Attentive are
+Graph Attention Networks?" (2022): in the first, the order of a node's neighbours by attention is
+the same for every node; in the second it may depend on the node. The layers are
+torch-geometric's, fed with sparse features where the data are sparse. Deviations:
+
+* ``skip`` adds a linear map of a node's own state to each layer, as the paper does on PPI alone.
+* A graph's edge weights are not used.
+
+Shape letters: N nodes, E edges, F node features, H heads, W width of a head, K classes.
+"""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.nn import GATConv, GATv2Conv
+from torchmetrics import Accuracy
+
+from datamodules.batches import GraphBatch
+from lit_models.base import LitModule, StepOutput
+from lit_models.layers.graph import FeatureDropout, FeatureLinear
+from lit_models.metrics import CrossEntropy
+
+Attention = tuple[Tensor, Tensor]
+
+
+def attention_layer(
+    in_features: int,
+    out_features: int,
+    num_heads: int,
+    concat: bool,
+    dropout: float,
+    v2: bool,
+    skip: bool,
+) -> Any:
+    """One layer of torch-geometric that also takes sparse features.
+
+    Args:
+        in_features: Width of a node's state.
+        out_features: Width W of a head.
+        num_heads: Number H of heads.
+        concat: Whether heads stand side by side; else they are averaged.
+        dropout: Probability of dropping an attention weight.
+        v2: Whether the attention is the second version's.
+        skip: Whether to add a linear map of a node's own state.
+    """
+    make = GATv2Conv if v2 else GATConv
+    layer = make(
+        in_features, out_features, num_heads, concat=concat, dropout=dropout, residual=skip
+    )
+    width = num_heads * out_features
+    for name in ("lin_l", "lin_r") if v2 else ("lin",):
+        setattr(layer, name, FeatureLinear(in_features, width, bias=v2))
+    if skip:
+        layer.res = FeatureLinear(in_features, width if concat else out_features)
+    return layer
+
+
+class GAT(nn.Module):
+    """A stack of attention layers with dropout before each.
+
+    Args:
+        in_features: Number F of node features.
+        hidden_size: Width W of a head.
+        out_features: Number of outputs per node.
+        num_heads: Number H of heads of the hidden layers.
+        num_out_heads: Number of heads of the last layer, which averages them.
+        num_layers: Number of layers.
+        dropout: Probability of dropping an input of a layer or an attention weight.
+        v2: Whether the attention is the second version's.
+        skip: Whether to add a linear map of a node's own state to each layer.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    Shape:
+        Input ``(N, F)``, dense or sparse, and edges ``(2, E)``; output ``(N, out_features)``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_size: int,
+        out_features: int,
+        num_heads: int = 8,
+        num_out_heads: int = 1,
+        num_layers: int = 2,
+        dropout: float = 0.6,
+        v2: bool = False,
+        skip: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(hidden_size, num_heads, num_out_heads, num_layers) < 1:
+            raise ValueError(
+                "hidden_size, num_heads, num_out_heads and num_layers must be positive, got "
+                f"{hidden_size}, {num_heads}, {num_out_heads} and {num_layers}"
+            )
+        self.dropout = FeatureDropout(dropout)
+        width = in_features
+        layers = []
+        for _ in range(num_layers - 1):
+            layers.append(attention_layer(width, hidden_size, num_heads, True, dropout, v2, skip))
+            width = num_heads * hidden_size
+        layers.append(attention_layer(width, out_features, num_out_heads, False, dropout, v2, skip))
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor, list[Attention]]:
+        """Outputs, the states that the last layer reads, and each layer's edges and weights."""
+        attention: list[Attention] = []
+        states = x
+        for index, layer in enumerate(self.layers):
+            if index:
+                states = x = F.elu(x)
+            x, weights = layer(self.dropout(x), edge_index, return_attention_weights=True)
+            attention.append(weights)
+        return x, states, attention
+
+
+class LitGAT(LitModule):
+    """Classifies the nodes of graphs with a graph attention network.
+
+    Args:
+        in_features: Number F of node features.
+        num_classes: Number K of classes.
+        hidden_size: Width W of a head.
+        num_heads: Number H of heads of the hidden layers.
+        num_out_heads: Number of heads of the last layer, which averages them.
+        num_layers: Number of layers: how far a node sees.
+        dropout: Probability of dropping an input of a layer or an attention weight.
+        v2: Whether the attention is the second version's, which can rank the neighbours of each
+            node in an order of its own.
+        skip: Whether to add a linear map of a node's own state to each layer.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    Shape:
+        Input ``(N, F)``, dense or sparse CSR, and edges ``(2, E)``; output logits ``(N, K)``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        hidden_size: int = 8,
+        num_heads: int = 8,
+        num_out_heads: int = 1,
+        num_layers: int = 2,
+        dropout: float = 0.6,
+        v2: bool = False,
+        skip: bool = False,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        metrics = {
+            "accuracy": Accuracy(task="multiclass", num_classes=num_classes, average="micro"),
+            "cross_entropy": CrossEntropy(),
+        }
+        super().__init__(metrics, optimizer, lr_scheduler)
+        self.net = GAT(
+            in_features,
+            hidden_size,
+            num_classes,
+            num_heads,
+            num_out_heads,
+            num_layers,
+            dropout,
+            v2,
+            skip,
+        )
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Logits, ``(N, K)``."""
+        logits: Tensor = self.net(x, edge_index)[0]
+        return logits
+
+    def embeddings(self, batch: GraphBatch) -> Tensor:
+        """States of the last hidden layer, ``(N, H W)``."""
+        states: Tensor = self.net(batch.x, batch.edge_index)[1]
+        return states
+
+    def attention_weights(self, batch: GraphBatch) -> list[Attention]:
+        """Edges ``(2, E + N)``, self-loops included, and weights ``(E + N, H)`` of each layer."""
+        attention: list[Attention] = self.net(batch.x, batch.edge_index)[2]
+        return attention
+
+    def step(self, batch: GraphBatch) -> StepOutput:
+        """Cross-entropy of the scored nodes."""
+        logits = self(batch.x, batch.edge_index)[batch.mask]
+        target = batch.y[batch.mask]
+        return StepOutput(F.cross_entropy(logits, target), len(target), logits, target)
+
+    def predict_step(self, batch: GraphBatch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Most probable class, probability of each class, and the true class of scored nodes."""
+        output = self.eval_step(batch)
+        probability = output.preds.softmax(1)
+        return {
+            "class": probability.argmax(1),
+            "probability": probability,
+            "target": output.target,
+        }

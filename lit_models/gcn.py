@@ -1,0 +1,184 @@
+r"""Graph convolutional network.
+
+.. math::
+    H^{(l+1)} = \mathrm{ReLU}\left(\tilde D^{-1/2} (A + I) \tilde D^{-1/2} H^{(l)} W^{(l)} + b^{(l)}
+    \right), \qquad \text{the last layer without ReLU}
+
+Kipf and Welling, "Semi-Supervised Classification with Graph Convolutional Networks" (2017).
+Deviations:
+
+* ``encoder_size`` puts a perceptron layer on each node's features before the first convolution,
+  and ``skip`` adds :math:`H^{(l)} V^{(l)}`, a node's own state with weights of its own. With both
+  off the network is the paper's: a convolution is linear in what a neighbour sends, and weighs a
+  node like one of its neighbours.
+* Weight decay is the optimizer's, on all layers; the paper's is on the first.
+
+Shape letters: N nodes, E edges, F node features, W width, K classes.
+"""
+
+import itertools
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Accuracy
+
+from datamodules.batches import GraphBatch
+from lit_models.base import LitModule, StepOutput
+from lit_models.layers.graph import AdjacencyCache, FeatureDropout, FeatureLinear, SparseMatrix
+from lit_models.metrics import CrossEntropy
+
+
+class GraphConvolution(nn.Module):
+    r"""One convolution, :math:`\hat A H W + b`, and :math:`H V` where asked.
+
+    Args:
+        in_features: Width of :math:`H`.
+        out_features: Width of the output.
+        skip: Whether a node's own state also enters with weights of its own.
+
+    Shape:
+        Input ``(N, in_features)`` and the ``(N, N)`` matrix, output ``(N, out_features)``.
+    """
+
+    def __init__(self, in_features: int, out_features: int, skip: bool = False) -> None:
+        super().__init__()
+        self.lin = FeatureLinear(in_features, out_features)
+        self.skip = FeatureLinear(in_features, out_features) if skip else None
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x: Tensor, adjacency: SparseMatrix) -> Tensor:
+        """Convolved states."""
+        out = adjacency.matmul(self.lin(x)) + self.bias
+        return out if self.skip is None else out + self.skip(x)
+
+
+class GCN(nn.Module):
+    """A stack of convolutions with dropout before each.
+
+    Args:
+        in_features: Number F of node features.
+        hidden_size: Width W of the hidden layers.
+        out_features: Number of outputs per node.
+        num_layers: Number of convolutions.
+        dropout: Probability of dropping an input of a layer.
+        encoder_size: Width of a perceptron layer before the first convolution; 0 for none.
+        skip: Whether a node's own state also enters each convolution with weights of its own.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    Shape:
+        Input ``(N, F)``, dense or sparse, and edges ``(2, E)``; output ``(N, out_features)``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_size: int,
+        out_features: int,
+        num_layers: int = 2,
+        dropout: float = 0.5,
+        encoder_size: int = 0,
+        skip: bool = False,
+    ) -> None:
+        super().__init__()
+        if hidden_size < 1 or num_layers < 1 or encoder_size < 0:
+            raise ValueError(
+                f"hidden_size and num_layers must be positive and encoder_size not negative, got "
+                f"{hidden_size}, {num_layers} and {encoder_size}"
+            )
+        self.dropout = FeatureDropout(dropout)
+        self.encoder = FeatureLinear(in_features, encoder_size, True) if encoder_size else None
+        sizes = [encoder_size or in_features, *[hidden_size] * (num_layers - 1), out_features]
+        self.convs = nn.ModuleList(
+            GraphConvolution(*pair, skip=skip) for pair in itertools.pairwise(sizes)
+        )
+        self.adjacency = AdjacencyCache()
+
+    def embed(self, x: Tensor, adjacency: SparseMatrix) -> Tensor:
+        """States that the last convolution reads, ``(N, W)``."""
+        if self.encoder is not None:
+            x = F.relu(self.encoder(self.dropout(x)))
+        for conv in self.convs[:-1]:
+            x = F.relu(conv(self.dropout(x), adjacency))
+        return x
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs ``(N, out_features)`` and the states that the last convolution reads."""
+        dtype = self.convs[0].bias.dtype
+        adjacency = self.adjacency(edge_index, edge_weight, x.shape[0], dtype)
+        states = self.embed(x, adjacency)
+        return self.convs[-1](self.dropout(states), adjacency), states
+
+
+class LitGCN(LitModule):
+    """Classifies the nodes of graphs with a graph convolutional network.
+
+    Args:
+        in_features: Number F of node features.
+        num_classes: Number K of classes.
+        hidden_size: Width W of the hidden layers.
+        num_layers: Number of convolutions: how far a node sees.
+        dropout: Probability of dropping an input of a layer.
+        encoder_size: Width of a perceptron layer before the first convolution; 0 for none.
+        skip: Whether a node's own state also enters each convolution with weights of its own.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    Shape:
+        Input ``(N, F)``, dense or sparse CSR, and edges ``(2, E)``; output logits ``(N, K)``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        hidden_size: int = 16,
+        num_layers: int = 2,
+        dropout: float = 0.5,
+        encoder_size: int = 0,
+        skip: bool = False,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        metrics = {
+            "accuracy": Accuracy(task="multiclass", num_classes=num_classes, average="micro"),
+            "cross_entropy": CrossEntropy(),
+        }
+        super().__init__(metrics, optimizer, lr_scheduler)
+        self.net = GCN(
+            in_features, hidden_size, num_classes, num_layers, dropout, encoder_size, skip
+        )
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """Logits, ``(N, K)``."""
+        logits: Tensor = self.net(x, edge_index, edge_weight)[0]
+        return logits
+
+    def embeddings(self, batch: GraphBatch) -> Tensor:
+        """States of the last hidden layer, ``(N, W)``."""
+        states: Tensor = self.net(batch.x, batch.edge_index, batch.edge_weight)[1]
+        return states
+
+    def step(self, batch: GraphBatch) -> StepOutput:
+        """Cross-entropy of the scored nodes."""
+        logits = self(batch.x, batch.edge_index, batch.edge_weight)[batch.mask]
+        target = batch.y[batch.mask]
+        return StepOutput(F.cross_entropy(logits, target), len(target), logits, target)
+
+    def predict_step(self, batch: GraphBatch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Most probable class, probability of each class, and the true class of scored nodes."""
+        output = self.eval_step(batch)
+        probability = output.preds.softmax(1)
+        return {
+            "class": probability.argmax(1),
+            "probability": probability,
+            "target": output.target,
+        }

@@ -1,0 +1,290 @@
+r"""Graph network: edges, nodes and a global state, updated in turn.
+
+.. math::
+    e_{ij}' = \phi^e(e_{ij}, v_i, v_j, u), \qquad
+    v_i' = \phi^v\Big(\operatorname*{agg}_{j \to i} e_{ji}', v_i, u\Big), \qquad
+    u' = \phi^u\Big(\operatorname*{agg}_{ij} e_{ij}', \operatorname*{agg}_i v_i', u\Big)
+
+Battaglia et al., "Relational inductive biases, deep learning, and graph networks" (2018). Each
+:math:`\phi` is a perceptron of one hidden layer; agg is a sum, a mean or a maximum. These are not
+interchangeable: a sum tells multisets apart, a mean only their proportions, a maximum only which
+elements occur (Xu et al., "How Powerful are Graph Neural Networks?", 2019, section 5). Deviations:
+
+* Updates are added to the states before (residual), all of one width.
+* The two aggregations into the global state may differ from the one into the nodes
+  (``global_aggr``): a sum over a large graph is large.
+* ``shared`` applies one and the same block ``num_layers`` times, as message passing to a fixed
+  point does.
+
+Shape letters: N nodes, E edges, G graphs, F node features, A edge features, W width, K outputs.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.utils import scatter
+from torchmetrics import Accuracy, MeanAbsoluteError, MeanSquaredError, Metric
+
+from datamodules.batches import GraphBatch
+from lit_models.base import LitModule, StepOutput
+from lit_models.layers.graph import FeatureLinear
+from lit_models.layers.standardize import Standardize
+from lit_models.metrics import CrossEntropy
+
+Aggregation = Literal["sum", "mean", "max"]
+Level = Literal["node", "edge", "graph"]
+
+
+class Update(nn.Module):
+    r"""A perceptron :math:`\phi` of one hidden layer over several inputs.
+
+    Its first layer maps each input on its own, which is the same as mapping their concatenation: a
+    node's state is mapped once and not once for each of its edges.
+
+    Args:
+        num_inputs: Number of inputs, all of the same width.
+        size: Width W of inputs, hidden layer and output.
+    """
+
+    def __init__(self, num_inputs: int, size: int) -> None:
+        super().__init__()
+        self.inputs = nn.ModuleList(
+            nn.Linear(size, size, bias=index == 0) for index in range(num_inputs)
+        )
+        self.output = nn.Linear(size, size)
+
+    def forward(self, *inputs: tuple[Tensor, Tensor | None]) -> Tensor:
+        """Output for inputs given with the row each element reads, None for its own."""
+        hidden = [
+            linear(x) if rows is None else linear(x).index_select(0, rows)
+            for linear, (x, rows) in zip(self.inputs, inputs, strict=True)
+        ]
+        out: Tensor = self.output(F.relu(sum(hidden[1:], hidden[0])))
+        return out
+
+
+class States(NamedTuple):
+    """States of a graph's parts.
+
+    Attributes:
+        edges: :math:`e`, ``(E, W)``.
+        nodes: :math:`v`, ``(N, W)``.
+        globals: :math:`u`, ``(G, W)``.
+    """
+
+    edges: Tensor
+    nodes: Tensor
+    globals: Tensor
+
+
+class GraphNetworkBlock(nn.Module):
+    """Updates edges, then nodes, then the global state.
+
+    Args:
+        size: Width W of all states.
+        aggr: Aggregation of a node's incoming edges.
+        global_aggr: Aggregation of a graph's edges and of its nodes.
+    """
+
+    def __init__(self, size: int, aggr: Aggregation, global_aggr: Aggregation) -> None:
+        super().__init__()
+        self.aggr, self.global_aggr = aggr, global_aggr
+        self.edge_update = Update(4, size)
+        self.node_update = Update(3, size)
+        self.global_update = Update(3, size)
+
+    def forward(self, states: States, edge_index: Tensor, graph: Tensor) -> States:
+        """States after one round."""
+        (source, target), (e, v, u) = edge_index, states
+        edge_graph = graph[source]
+        e = e + self.edge_update((e, None), (v, source), (v, target), (u, edge_graph))
+        incoming = scatter(e, target, 0, len(v), self.aggr)
+        v = v + self.node_update((incoming, None), (v, None), (u, graph))
+        edges = scatter(e, edge_graph, 0, len(u), self.global_aggr)
+        nodes = scatter(v, graph, 0, len(u), self.global_aggr)
+        u = u + self.global_update((edges, None), (nodes, None), (u, None))
+        return States(e, v, u)
+
+
+class GraphNetwork(nn.Module):
+    """Encoders, blocks, and a head that reads the part of the graph that has targets.
+
+    Args:
+        in_features: Number F of node features.
+        edge_features: Number A of edge features beside the weight.
+        hidden_size: Width W of all states.
+        out_features: Number K of outputs per target.
+        level: What a target belongs to.
+        num_layers: Number of blocks.
+        aggr: Aggregation of a node's incoming edges.
+        global_aggr: Aggregation into the global state; None for the same.
+        shared: Whether all rounds use one block.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    Shape:
+        A batch to ``(N, K)``, ``(E, K)`` or ``(G, K)``, by level, and the states.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        edge_features: int,
+        hidden_size: int,
+        out_features: int,
+        level: Level,
+        num_layers: int = 2,
+        aggr: Aggregation = "sum",
+        global_aggr: Aggregation | None = None,
+        shared: bool = False,
+    ) -> None:
+        super().__init__()
+        if hidden_size < 1 or num_layers < 1:
+            raise ValueError(
+                f"hidden_size and num_layers must be positive, got {hidden_size} and {num_layers}"
+            )
+        self.level, self.num_layers = level, num_layers
+        self.node_encoder = FeatureLinear(in_features, hidden_size, bias=True)
+        self.edge_encoder = nn.Linear(1 + edge_features, hidden_size)
+        self.globals = nn.Parameter(torch.zeros(1, hidden_size))
+        self.blocks = nn.ModuleList(
+            GraphNetworkBlock(hidden_size, aggr, global_aggr or aggr)
+            for _ in range(1 if shared else num_layers)
+        )
+        self.read = Update({"node": 2, "edge": 4, "graph": 1}[level], hidden_size)
+        self.head = nn.Linear(hidden_size, out_features)
+
+    def forward(self, batch: GraphBatch) -> tuple[Tensor, States]:
+        """Outputs and states."""
+        graph = batch.graph
+        if graph is None:
+            graph = batch.edge_index.new_zeros(batch.x.shape[0])
+        nodes = F.relu(self.node_encoder(batch.x))
+        states = States(
+            self.edge_encoder(_edge_inputs(batch, nodes)),
+            nodes,
+            self.globals.expand(batch.num_graphs, -1),
+        )
+        for index in range(self.num_layers):
+            block = self.blocks[index % len(self.blocks)]
+            states = block(states, batch.edge_index, graph)
+        source, target = batch.edge_index
+        e, v, u = states
+        if self.level == "graph":
+            read = self.read((u, None))
+        elif self.level == "node":
+            read = self.read((v, None), (u, graph))
+        else:
+            read = self.read((e, None), (v, source), (v, target), (u, graph[source]))
+        return self.head(F.relu(read)), states
+
+
+def _edge_inputs(batch: GraphBatch, like: Tensor) -> Tensor:
+    """Weight and features of each edge, ``(E, 1 + A)``."""
+    weight = batch.edge_weight
+    if weight is None:
+        weight = like.new_ones(batch.edge_index.shape[1])
+    columns = weight.to(like.dtype).unsqueeze(1)
+    if batch.edge_attr is None:
+        return columns
+    return torch.cat([columns, batch.edge_attr.to(like.dtype)], dim=1)
+
+
+class LitGraphNetwork(LitModule):
+    """Classes or numbers of nodes, edges or whole graphs with a graph network.
+
+    Args:
+        in_features: Number F of node features.
+        out_features: Number of classes, or 1 for a number.
+        level: Whether a target belongs to a node, an edge or a graph.
+        task: Whether a target is a class or a number.
+        edge_features: Number A of edge features beside the weight.
+        hidden_size: Width W of all states.
+        num_layers: Number of blocks: how far a node sees, its graph's global state aside.
+        aggr: Aggregation of a node's incoming edges.
+        global_aggr: Aggregation into the global state; None for the same.
+        shared: Whether all rounds use one block.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    Shape:
+        A batch of graphs to logits ``(N, K)``, ``(E, K)`` or ``(G, K)``, by level; numbers
+        ``(., 1)`` are in the units of the data and their loss in units of the training variance.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        level: Level,
+        task: Literal["classification", "regression"],
+        edge_features: int,
+        hidden_size: int = 32,
+        num_layers: int = 2,
+        aggr: Aggregation = "sum",
+        global_aggr: Aggregation | None = None,
+        shared: bool = False,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(_metrics(task, out_features), optimizer, lr_scheduler)
+        self.task = task
+        self.net = GraphNetwork(
+            in_features,
+            edge_features,
+            hidden_size,
+            out_features,
+            level,
+            num_layers,
+            aggr,
+            global_aggr,
+            shared,
+        )
+        self.y_scaler = Standardize(1)
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """Logits, or numbers in the units of the data."""
+        out: Tensor = self.net(batch)[0]
+        return out if self.task == "classification" else self.y_scaler.inverse(out)
+
+    def embeddings(self, batch: GraphBatch) -> Tensor:
+        """States of the nodes, ``(N, W)``."""
+        states: States = self.net(batch)[1]
+        return states.nodes
+
+    def step(self, batch: GraphBatch) -> StepOutput:
+        """Cross-entropy, or standardised squared error, of the scored targets."""
+        out = self.net(batch)[0][batch.mask]
+        target = batch.y[batch.mask]
+        if self.task == "classification":
+            return StepOutput(F.cross_entropy(out, target), len(target), out, target)
+        loss = F.mse_loss(out, self.y_scaler(target))
+        return StepOutput(loss, len(target), self.y_scaler.inverse(out), target)
+
+    def predict_step(self, batch: GraphBatch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Class and probabilities, or number, of each scored target, and its true value."""
+        output = self.eval_step(batch)
+        if self.task == "regression":
+            return {"prediction": output.preds, "target": output.target}
+        probability = output.preds.softmax(1)
+        return {
+            "class": probability.argmax(1),
+            "probability": probability,
+            "target": output.target,
+        }
+
+
+def _metrics(task: str, out_features: int) -> dict[str, Metric]:
+    if task == "regression":
+        return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}
+    return {
+        "accuracy": Accuracy(task="multiclass", num_classes=out_features, average="micro"),
+        "cross_entropy": CrossEntropy(),
+    }

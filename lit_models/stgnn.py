@@ -1,0 +1,380 @@
+r"""Spatio-temporal graph networks: graph convolutions in a recurrent cell, or between others.
+
+.. math::
+    \Theta \star X &= \sum_{k=0}^{K} \hat A^k X W_k + b, \qquad \hat A = D^{-1/2} A D^{-1/2} \\
+    \text{gru:}\quad z, r &= \sigma(\Theta_{zr} \star [x_t, h_{t-1}]), \quad
+        n = \tanh(\Theta_n \star [x_t, r \odot h_{t-1}]), \quad
+        h_t = z \odot h_{t-1} + (1 - z) \odot n \\
+    \text{conv:}\quad \Gamma X &= (P X) \odot \sigma(Q X) \;\text{(causal in time)}, \qquad
+        h = \Gamma_2\, \mathrm{ReLU}(\Theta \star \Gamma_1 X)
+
+Seo et al., "Structured Sequence Modeling with Graph Convolutional Recurrent Networks" (2018), and
+Li et al., "Diffusion Convolutional Recurrent Neural Network" (2018), for the cell; Yu, Yin and Zhu,
+"Spatio-Temporal Graph Convolutional Networks" (2018), for the convolutions. Deviations:
+
+* The graph convolution is the polynomial of Du et al. (2017) in the normalised adjacency, without
+  self-loops: a node and its neighbours have weights of their own. Seo's are Chebyshev polynomials,
+  Li's random walks; all span the same maps of a graph whose degrees are equal.
+* Temporal convolutions pad the past with zeros, so that a window of any length will do.
+* ``residual`` predicts the distance from the last observed value, and ``linear_skip`` adds a linear
+  map :math:`\Theta \star` of the window: a vector autoregression on the graph, built in.
+
+States are kept node first, so that a power of :math:`\hat A` is one sparse product for all windows
+and features. Shape letters: B batch, T window, N nodes, F node features, W width, H horizon.
+"""
+
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanAbsoluteError, MeanSquaredError
+
+from datamodules.batches import GraphSeriesBatch
+from lit_models.base import LitModule, StepOutput
+from lit_models.layers.graph import AdjacencyCache, SparseMatrix
+from lit_models.layers.standardize import Standardize
+
+Temporal = Literal["gru", "conv"]
+
+
+class GraphPolynomial(nn.Module):
+    r"""Graph convolution :math:`\sum_k \hat A^k X W_k + b`.
+
+    Args:
+        in_features: Width of a node's input.
+        out_features: Width of a node's output.
+        num_hops: Largest power K; 0 leaves the graph out.
+
+    Shape:
+        Input ``(N, *, in_features)``, output ``(N, *, out_features)``.
+    """
+
+    def __init__(self, in_features: int, out_features: int, num_hops: int = 1) -> None:
+        super().__init__()
+        self.num_hops = num_hops
+        self.lin = nn.Linear((num_hops + 1) * in_features, out_features)
+
+    def forward(self, x: Tensor, adjacency: SparseMatrix) -> Tensor:
+        """Convolved input."""
+        hops = [x]
+        for _ in range(self.num_hops):
+            hops.append(adjacency.matmul(hops[-1].flatten(1)).view_as(x))
+        out: Tensor = self.lin(torch.cat(hops, dim=-1))
+        return out
+
+
+class GraphGRUCell(nn.Module):
+    """A GRU whose maps are graph convolutions.
+
+    Args:
+        in_features: Width of a node's input.
+        hidden_size: Width W of a node's state.
+        num_hops: Largest power of the adjacency.
+
+    Shape:
+        Input ``(N, B, in_features)``, state ``(N, B, W)``.
+    """
+
+    def __init__(self, in_features: int, hidden_size: int, num_hops: int = 1) -> None:
+        super().__init__()
+        self.gates = GraphPolynomial(in_features + hidden_size, 2 * hidden_size, num_hops)
+        self.candidate = GraphPolynomial(in_features + hidden_size, hidden_size, num_hops)
+
+    def forward(self, x: Tensor, h: Tensor, adjacency: SparseMatrix) -> Tensor:
+        """Next state."""
+        gates = self.gates(torch.cat([x, h], dim=-1), adjacency).sigmoid()
+        update, reset = gates.chunk(2, dim=-1)
+        candidate = self.candidate(torch.cat([x, reset * h], dim=-1), adjacency).tanh()
+        after: Tensor = update * h + (1 - update) * candidate
+        return after
+
+
+class RecurrentEncoder(nn.Module):
+    """Reads a window with one graph GRU after another.
+
+    Args:
+        in_features: Number F of node features.
+        hidden_size: Width W of a node's state.
+        num_layers: Number of cells.
+        num_hops: Largest power of the adjacency.
+
+    Shape:
+        Window ``(N, B, T, F)`` to ``(N, B, W)``.
+    """
+
+    def __init__(self, in_features: int, hidden_size: int, num_layers: int, num_hops: int) -> None:
+        super().__init__()
+        sizes = [in_features] + [hidden_size] * (num_layers - 1)
+        self.cells = nn.ModuleList(GraphGRUCell(size, hidden_size, num_hops) for size in sizes)
+        self.hidden_size = hidden_size
+
+    def forward(self, window: Tensor, adjacency: SparseMatrix) -> tuple[Tensor, list[Tensor]]:
+        """Summary of the window, and the cells' states to continue from."""
+        states = [window.new_zeros(*window.shape[:2], self.hidden_size) for _ in self.cells]
+        for x in window.unbind(2):
+            states = self.advance(x, states, adjacency)
+        return states[-1], states
+
+    def advance(self, x: Tensor, states: list[Tensor], adjacency: SparseMatrix) -> list[Tensor]:
+        """States after one more step."""
+        after = []
+        for cell, state in zip(self.cells, states, strict=True):
+            x = cell(x, state, adjacency)
+            after.append(x)
+        return after
+
+
+class GatedTemporalConv(nn.Module):
+    """Causal convolution in time with a gated linear unit.
+
+    Args:
+        in_features: Width of a node's input.
+        out_features: Width of a node's output.
+        kernel_size: Steps that an output sees.
+
+    Shape:
+        Input ``(N, B, T, in_features)``, output ``(N, B, T, out_features)``.
+    """
+
+    def __init__(self, in_features: int, out_features: int, kernel_size: int) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.lin = nn.Linear(kernel_size * in_features, 2 * out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolved input."""
+        padded = F.pad(x, (0, 0, self.kernel_size - 1, 0))
+        steps = padded.unfold(2, self.kernel_size, 1).flatten(-2)
+        return F.glu(self.lin(steps))
+
+
+class ConvolutionalEncoder(nn.Module):
+    """Reads a window with blocks of temporal, graph and temporal convolution.
+
+    Args:
+        in_features: Number F of node features.
+        hidden_size: Width W of a node's state.
+        num_layers: Number of blocks.
+        num_hops: Largest power of the adjacency.
+        kernel_size: Steps that a temporal convolution sees.
+
+    Shape:
+        Window ``(N, B, T, F)`` to ``(N, B, W)``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_size: int,
+        num_layers: int,
+        num_hops: int,
+        kernel_size: int,
+    ) -> None:
+        super().__init__()
+        sizes = [in_features] + [hidden_size] * (num_layers - 1)
+        self.before = nn.ModuleList(
+            GatedTemporalConv(size, hidden_size, kernel_size) for size in sizes
+        )
+        self.space = nn.ModuleList(
+            GraphPolynomial(hidden_size, hidden_size, num_hops) for _ in sizes
+        )
+        self.after = nn.ModuleList(
+            GatedTemporalConv(hidden_size, hidden_size, kernel_size) for _ in sizes
+        )
+
+    def forward(self, window: Tensor, adjacency: SparseMatrix) -> tuple[Tensor, list[Tensor]]:
+        """Summary of the window; there is no state to continue from."""
+        x = window
+        for before, space, after in zip(self.before, self.space, self.after, strict=True):
+            x = after(F.relu(space(before(x), adjacency)))
+        return x[:, :, -1], []
+
+
+class SpatioTemporalForecaster(nn.Module):
+    """Encoder, linear skip and head, for all steps at once or one after the other.
+
+    Args:
+        in_features: Number F of node features.
+        window: Length T of the window.
+        num_outputs: Steps the head forecasts at once.
+        hidden_size: Width W of a node's state.
+        temporal: Whether a recurrent cell or convolutions read the window.
+        num_layers: Number of cells or blocks.
+        num_hops: Largest power of the adjacency in a graph convolution.
+        kernel_size: Steps that a temporal convolution sees.
+        dropout: Probability of dropping a unit before the head.
+        residual: Whether forecasts are distances from the last observed value.
+        linear_skip: Whether to add a graph convolution of the window itself.
+        skip_hops: Largest power of the adjacency in that convolution.
+
+    Shape:
+        Window ``(N, B, T, F)`` to ``(N, B, H)``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        window: int,
+        num_outputs: int,
+        hidden_size: int,
+        temporal: Temporal,
+        num_layers: int,
+        num_hops: int,
+        kernel_size: int,
+        dropout: float,
+        residual: bool,
+        linear_skip: bool,
+        skip_hops: int,
+    ) -> None:
+        super().__init__()
+        self.encoder: RecurrentEncoder | ConvolutionalEncoder
+        if temporal == "gru":
+            self.encoder = RecurrentEncoder(in_features, hidden_size, num_layers, num_hops)
+        else:
+            self.encoder = ConvolutionalEncoder(
+                in_features, hidden_size, num_layers, num_hops, kernel_size
+            )
+        self.residual = residual
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden_size, num_outputs)
+        self.skip = (
+            GraphPolynomial(window * in_features, num_outputs, skip_hops) if linear_skip else None
+        )
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.lin.weight)
+
+    def forward(self, window: Tensor, adjacency: SparseMatrix) -> Tensor:
+        """All outputs of the head, ``(N, B, num_outputs)``."""
+        summary, _ = self.encoder(window, adjacency)
+        return self._read(summary, window, adjacency)
+
+    def roll(self, window: Tensor, adjacency: SparseMatrix, num_steps: int) -> Tensor:
+        """Forecasts step by step, each fed back, ``(N, B, num_steps)``."""
+        summary, states = self.encoder(window, adjacency)
+        steps = [self._read(summary, window, adjacency)]
+        for _ in range(num_steps - 1):
+            window = torch.cat([window[:, :, 1:], steps[-1].unsqueeze(2)], dim=2)
+            if isinstance(self.encoder, RecurrentEncoder):
+                states = self.encoder.advance(steps[-1], states, adjacency)
+                summary = states[-1]
+            else:
+                summary, _ = self.encoder(window, adjacency)
+            steps.append(self._read(summary, window, adjacency))
+        return torch.cat(steps, dim=-1)
+
+    def _read(self, summary: Tensor, window: Tensor, adjacency: SparseMatrix) -> Tensor:
+        out: Tensor = self.head(self.dropout(summary))
+        last = window[:, :, -1, :1]
+        if self.skip is not None:
+            out = out + self.skip(window.flatten(2), adjacency)
+        return out + last if self.residual else out
+
+
+class LitSTGNN(LitModule):
+    """Forecasts a series at every node of a graph from a window of all of them.
+
+    Args:
+        in_features: Number F of node features; feature 0 is the series to forecast.
+        num_nodes: Number N of nodes.
+        horizon: Number H of steps to forecast.
+        window: Length T of the observed window.
+        temporal: ``gru`` for graph convolutions inside a recurrent cell, ``conv`` for a graph
+            convolution between gated convolutions in time.
+        hidden_size: Width W of a node's state.
+        num_layers: Number of cells or blocks.
+        num_hops: Largest power of the adjacency in a graph convolution; 0 leaves the graph out.
+        kernel_size: Steps that a temporal convolution sees.
+        dropout: Probability of dropping a unit before the head.
+        mode: ``direct`` forecasts the horizon at once; ``rolling`` forecasts one step and feeds it
+            back H - 1 times, for a single node feature.
+        residual: Whether forecasts are distances from the last observed value.
+        linear_skip: Whether to add a graph convolution of the window itself.
+        skip_hops: Largest power of the adjacency in that convolution.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+
+    Raises:
+        ValueError: If a size is out of range or arguments contradict each other.
+
+    Shape:
+        Input ``(B, T, N, F)``, output ``(B, H, N)``, both in the units of the data. The loss is in
+        units of each node's training variance, ``mse`` and ``mae`` in units of the data.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_nodes: int,
+        horizon: int,
+        window: int,
+        temporal: Temporal = "gru",
+        hidden_size: int = 16,
+        num_layers: int = 1,
+        num_hops: int = 1,
+        kernel_size: int = 3,
+        dropout: float = 0.0,
+        mode: Literal["direct", "rolling"] = "direct",
+        residual: bool = False,
+        linear_skip: bool = True,
+        skip_hops: int = 1,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        metrics = {"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}
+        super().__init__(metrics, optimizer, lr_scheduler)
+        if min(hidden_size, num_layers, kernel_size) < 1 or min(num_hops, skip_hops) < 0:
+            raise ValueError(
+                "hidden_size, num_layers and kernel_size must be positive and num_hops and "
+                f"skip_hops not negative, got {hidden_size}, {num_layers}, {kernel_size}, "
+                f"{num_hops} and {skip_hops}"
+            )
+        if mode == "rolling" and in_features > 1:
+            raise ValueError(
+                f"a rolling forecast feeds back its one series, got in_features={in_features}; "
+                "use mode direct"
+            )
+        self.horizon, self.mode = horizon, mode
+        self.x_scaler = Standardize(num_nodes * in_features)
+        self.y_scaler = Standardize(num_nodes)
+        self.adjacency = AdjacencyCache(add_self_loops=False)
+        self.net = SpatioTemporalForecaster(
+            in_features,
+            window,
+            1 if mode == "rolling" else horizon,
+            hidden_size,
+            temporal,
+            num_layers,
+            num_hops,
+            kernel_size,
+            dropout,
+            residual,
+            linear_skip,
+            skip_hops,
+        )
+
+    def _forecast(self, batch: GraphSeriesBatch) -> Tensor:
+        """Standardised forecast, ``(B, H, N)``."""
+        standard = self.x_scaler(batch.x.flatten(2)).view_as(batch.x)
+        window = standard.permute(2, 0, 1, 3).contiguous()
+        adjacency = self.adjacency(
+            batch.edge_index, batch.edge_weight, len(window), self.net.head.weight.dtype
+        )
+        if self.mode == "rolling":
+            steps = self.net.roll(window, adjacency, self.horizon)
+        else:
+            steps = self.net(window, adjacency)
+        return steps.permute(1, 2, 0).contiguous()
+
+    def forward(self, batch: GraphSeriesBatch) -> Tensor:
+        """Forecast in the units of the data, ``(B, H, N)``."""
+        return self.y_scaler.inverse(self._forecast(batch))
+
+    def step(self, batch: GraphSeriesBatch) -> StepOutput:
+        """Squared error of a batch, in units of each node's variance."""
+        forecast = self._forecast(batch)
+        loss = F.mse_loss(forecast, self.y_scaler(batch.y))
+        preds = self.y_scaler.inverse(forecast)
+        last = F.mse_loss(preds[:, -1], batch.y[:, -1])
+        return StepOutput(loss, len(batch.x), preds, batch.y, {"mse_last_step": last})

@@ -1,0 +1,296 @@
+"""A user's graphs: CSV files, saved Data and datasets, and every mistake in one line."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from datamodules import GraphDataModule, InputError
+from lit_models.__main__ import main
+
+NUM_NODES = 40
+
+
+def write_csv(folder, nodes=None, edges=None):
+    """A path graph of two classes told by one feature."""
+    y = np.arange(NUM_NODES) % 2
+    table = pd.DataFrame(
+        {
+            "name": [f"n{i}" for i in range(NUM_NODES)],
+            "size": 3.0 * y + np.linspace(0, 1, NUM_NODES) + 1.5,
+            "kind": np.where(np.arange(NUM_NODES) % 3 == 0, "red", "blue"),
+            "y": np.where(y == 0, "cat", "dog"),
+        }
+    )
+    links = pd.DataFrame({"a": table["name"][:-2], "b": table["name"][2:].to_numpy()})
+    table, links = (nodes or (lambda t: t))(table), (edges or (lambda t: t))(links)
+    table.to_csv(folder / "nodes.csv", index=False)
+    links.to_csv(folder / "edges.csv", index=False)
+    return {"path": str(folder / "nodes.csv"), "edges_path": str(folder / "edges.csv")}
+
+
+def saved(folder, **changes):
+    """The same as a saved Data."""
+    edges = torch.stack([torch.arange(NUM_NODES - 2), torch.arange(2, NUM_NODES)])
+    y = torch.arange(NUM_NODES) % 2
+    fields = {"x": torch.randn(NUM_NODES, 3), "edge_index": edges, "y": y} | changes
+    torch.save(Data(**fields), folder / "graph.pt")
+    return {"path": str(folder / "graph.pt")}
+
+
+def test_csv_becomes_one_graph_with_three_masks(tmp_path):
+    data = GraphDataModule(**write_csv(tmp_path))
+    train, val, test = (data.split(s) for s in ("train", "val", "test"))
+    assert data.class_names == ["cat", "dog"]
+    assert (data.in_features, data.num_classes, data.level) == (3, 2, "node")
+    torch.testing.assert_close(train.x.mean(0), torch.zeros(3), rtol=0, atol=1e-6)
+    torch.testing.assert_close(train.x.std(0, correction=0), torch.ones(3))
+    edges = set(map(tuple, train.edge_index.T.tolist()))
+    assert edges == {(i, i + 2) for i in range(38)} | {(i + 2, i) for i in range(38)}
+    assert train.y.tolist() == [0, 1] * 20
+    assert (train.mask.int() + val.mask.int() + test.mask.int() == 1).all()
+    assert data.num_train == int(train.mask.sum()) == 26
+    assert val.x is train.x
+
+
+def test_directed_edges_stay_directed(tmp_path):
+    files = write_csv(tmp_path, edges=lambda t: t.assign(weight=np.arange(len(t)) + 0.5))
+    train = GraphDataModule(**files, directed=True).split("train")
+    assert set(map(tuple, train.edge_index.T.tolist())) == {(i, i + 2) for i in range(38)}
+    assert train.edge_weight.tolist() == [i + 0.5 for i in range(38)]
+
+
+def test_an_edge_named_twice_counts_once(tmp_path):
+    def twice(table):
+        turned = table.rename(columns={"a": "b", "b": "a"})[["a", "b"]]
+        return pd.concat([table.assign(weight=1.0), turned.assign(weight=3.0)])
+
+    train = GraphDataModule(**write_csv(tmp_path, edges=twice)).split("train")
+    assert train.edge_index.shape[1] == 76
+    assert (train.edge_weight == 2).all()
+
+
+def test_named_splits_and_unlabelled_nodes(tmp_path):
+    def split(table):
+        names = np.array(["train", "train", "val", "test"] * 10, dtype=object)
+        names[-4:] = ""
+        labels = table["y"].to_numpy(dtype=object)
+        labels[-4:] = ""
+        return table.assign(split=names, y=labels)
+
+    data = GraphDataModule(**write_csv(tmp_path, split))
+    assert [int(data.split(s).mask.sum()) for s in ("train", "val", "test")] == [18, 9, 9]
+    predicted = data.split("predict")
+    assert predicted.mask.all()
+    assert (predicted.y[-4:] < 0).all()
+
+
+def test_numbered_nodes_need_no_names(tmp_path):
+    def numbered(table):
+        return table.assign(name=range(NUM_NODES))
+
+    files = write_csv(
+        tmp_path, numbered, lambda t: pd.DataFrame({"a": range(38), "b": range(2, 40)})
+    )
+    assert GraphDataModule(**files).split("train").edge_index.shape[1] == 76
+
+
+def test_rows_are_scaled_by_their_sum(tmp_path):
+    x = torch.rand(NUM_NODES, 3)
+    x[3] = 0
+    data = GraphDataModule(**saved(tmp_path, x=x), scaling="row")
+    total = data.split("train").x.sum(1)
+    assert total[3] == 0
+    torch.testing.assert_close(total[:3], torch.ones(3))
+    torch.testing.assert_close(GraphDataModule(**saved(tmp_path, x=x)).split("train").x, x)
+
+
+def test_mostly_zero_features_become_sparse(tmp_path):
+    x = torch.zeros(NUM_NODES, 50)
+    x[torch.arange(NUM_NODES), torch.arange(NUM_NODES)] = 2.0
+    data = GraphDataModule(**saved(tmp_path, x=x))
+    assert data.split("train").x.layout == torch.sparse_csr
+    assert torch.equal(data.split("train").x.to_dense(), x)
+
+
+def test_masks_of_a_saved_graph_are_its_splits(tmp_path):
+    masks = torch.rand(NUM_NODES).argsort()
+    chosen = {f"{s}_mask": masks % 3 == k for k, s in enumerate(("train", "val", "test"))}
+    data = GraphDataModule(**saved(tmp_path, **chosen))
+    for split in ("train", "val", "test"):
+        assert torch.equal(data.split(split).mask, chosen[f"{split}_mask"])
+
+
+def test_several_saved_graphs_have_a_class_each(tmp_path):
+    edges = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    graphs = [
+        Data(x=torch.randn(3, 2), edge_index=edges, edge_attr=torch.ones(3, 4), y=torch.tensor([k]))
+        for k in [0, 1] * 15
+    ]
+    torch.save(graphs, tmp_path / "graphs.pt")
+    data = GraphDataModule(path=str(tmp_path / "graphs.pt"))
+    assert (data.level, data.edge_features, data.num_classes) == ("graph", 4, 2)
+    assert [data.split(s).num_graphs for s in ("train", "val", "test")] == [19, 5, 6]
+    assert data.baseline["test/accuracy"].value == 0.5
+
+
+def test_datasets_are_found_by_name(tmp_path, monkeypatch):
+    import torch_geometric.datasets
+
+    graph = torch.load(saved(tmp_path)["path"], weights_only=False)
+
+    class KarateClub:
+        def __init__(self, root, name=None):
+            self.seen = (root, name)
+
+        def __iter__(self):
+            return iter([graph])
+
+    monkeypatch.setattr(torch_geometric.datasets, "KarateClub", KarateClub)
+    for name in ("KarateClub", "KarateClub:any"):
+        assert GraphDataModule(dataset=name, root=str(tmp_path)).num_classes == 2
+
+
+def test_disconnected_graph_and_isolated_nodes_are_fine(tmp_path):
+    files = write_csv(tmp_path, edges=lambda t: t.iloc[5:9])
+    data = GraphDataModule(**files)
+    assert data.split("train").edge_index.shape[1] == 8
+
+
+def drop_edges(folder):
+    return saved(folder, edge_index=torch.empty(2, 0, dtype=torch.long))
+
+
+def one_split(table):
+    return table.assign(split=["train"] * 39 + ["future"])
+
+
+def no_class_in_training(table):
+    y = np.array(["cat", "dog"] * 20, dtype=object)
+    y[35:] = "fox"
+    split = np.repeat(["train", "train", "val", "test"], 10)
+    return table.assign(y=y, split=split)
+
+
+MISTAKES = {
+    "missing node": (
+        lambda f: write_csv(f, edges=lambda t: t.assign(b=["n1"] * 37 + ["n77"])),
+        "edges.csv, row 39: 'b' is 'n77', no node of",
+    ),
+    "negative number in edges": (
+        lambda f: write_csv(
+            f, lambda t: t.assign(name=range(40)), lambda t: t.assign(a=-1, b=range(38))
+        ),
+        "'a' is '-1', no node of",
+    ),
+    "fractional number in edges": (
+        lambda f: write_csv(
+            f, lambda t: t.assign(name=range(40)), lambda t: t.assign(a=1.5, b=range(38))
+        ),
+        "'a' is '1.5', no node of",
+    ),
+    "negative index": (
+        lambda f: saved(f, edge_index=torch.tensor([[0, -1], [1, 0]])),
+        r"edge 1 is \(-1, 0\), but nodes are 0 to 39",
+    ),
+    "index too large": (
+        lambda f: saved(f, edge_index=torch.tensor([[0, 40], [1, 0]])),
+        r"edge 1 is \(40, 0\), but nodes are 0 to 39",
+    ),
+    "float index": (
+        lambda f: saved(f, edge_index=torch.tensor([[0.0, 1.0], [1.0, 0.0]])),
+        "edge_index is float32; node numbers must be integers",
+    ),
+    "NaN feature": (
+        lambda f: saved(f, x=torch.full((NUM_NODES, 3), torch.nan)),
+        "feature 0 of node 0 is nan",
+    ),
+    "NaN cell": (
+        lambda f: write_csv(f, lambda t: t.assign(size=[np.nan, *t["size"][1:]])),
+        "nodes.csv, row 2: no value in column 'size'",
+    ),
+    "infinite cell": (
+        lambda f: write_csv(f, lambda t: t.assign(size=[np.inf, *t["size"][1:]])),
+        "row 2: 'size' is .*inf.*, not a finite number",
+    ),
+    "class without training node": (
+        lambda f: write_csv(f, no_class_in_training),
+        "class 'fox' has no training node",
+    ),
+    "one class": (lambda f: write_csv(f, lambda t: t.assign(y="cat")), "at least two classes"),
+    "target of numbers": (lambda f: write_csv(f, lambda t: t.assign(y=range(40))), "40 classes"),
+    "float classes": (
+        lambda f: saved(f, y=torch.rand(40)),
+        "y must hold one whole number",
+    ),
+    "no edges": (drop_edges, "has no edges; without any, use a table model"),
+    "empty edges": (lambda f: write_csv(f, edges=lambda t: t.iloc[:0]), "has no edges"),
+    "empty graph": (
+        lambda f: saved(f, x=torch.empty(0, 3), y=torch.empty(0, dtype=torch.long)),
+        "has no nodes",
+    ),
+    "empty nodes": (lambda f: write_csv(f, lambda t: t.iloc[:0]), "has no nodes"),
+    "node twice": (lambda f: write_csv(f, lambda t: t.assign(name="n0")), "'n0' appears twice"),
+    "wrong split": (lambda f: write_csv(f, one_split), "row 41: split is 'future'"),
+    "no target": (lambda f: write_csv(f, lambda t: t.drop(columns="y")), "has no column 'y'"),
+    "no feature": (lambda f: write_csv(f, lambda t: t[["name", "y"]]), "no feature column"),
+    "negative weight": (
+        lambda f: write_csv(f, edges=lambda t: t.assign(weight=-1.0)),
+        "row 2: weight -1 is negative",
+    ),
+    "missing file": (lambda f: {"path": str(f / "no.pt")}, "no file"),
+    "no edges_path": (lambda f: {"path": "nodes.csv"}, "give edges_path"),
+    "no root": (lambda f: {"dataset": "Cora"}, "needs root"),
+    "nothing": (lambda f: {}, "give either path, a file, or dataset, a name"),
+    "no such dataset": (
+        lambda f: {"dataset": "Corra", "root": str(f)},
+        "torch_geometric.datasets has no 'Corra'",
+    ),
+}
+
+
+def _not_a_graph(folder):
+    (folder / "graph.pt").write_bytes(b"no file of torch")
+    return {"path": str(folder / "graph.pt")}
+
+
+MISTAKES["no graph file"] = (_not_a_graph, "no readable file of torch_geometric.data.Data")
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_named(tmp_path, name):
+    make, message = MISTAKES[name]
+    arguments = make(tmp_path)
+    with pytest.raises(InputError, match=message):
+        GraphDataModule(**arguments).setup("fit")
+
+
+def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    files = write_csv(tmp_path, edges=lambda t: t.assign(b=["n1"] * 37 + ["n77"]))
+    options = [f"--data.{key}={value}" for key, value in files.items()]
+    assert main(["fit", "--config", "gcn", "--data", "GraphDataModule", *options]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "no node of" in error
+    assert "\n" not in error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("experiment", ["gcn", "gat", "graph_network"])
+def test_own_nodes_are_fitted_and_predicted_by_name(tmp_path, experiment):
+    files = write_csv(tmp_path, lambda t: t.assign(y=[*t["y"][:-1], ""]))
+    options = [f"--data.{key}={value}" for key, value in files.items()]
+    options = ["--data", "GraphDataModule", *options, "--runs_dir", str(tmp_path / "runs")]
+    options += ["--config", "cpu", "--trainer.enable_progress_bar", "false"]
+    assert main(["fit", "--config", experiment, *options, "--run_id", "r"]) == 0
+    assert main(["predict", "--config", experiment, *options, "--ckpt_path", "best"]) == 0
+    table = pd.read_csv(tmp_path / "runs" / experiment / "r" / "predictions.csv")
+    assert table["node"].tolist() == [f"n{i}" for i in range(NUM_NODES)]
+    assert set(table["split"].dropna()) == {"train", "val", "test"}
+    assert pd.isna(table["target"].iloc[-1])
+    assert pd.isna(table["split"].iloc[-1])
+    known = table.iloc[:-1]
+    assert (known["class"] == known["target"]).mean() > 0.9
+    total = table["probability_cat"] + table["probability_dog"]
+    np.testing.assert_allclose(total, 1, rtol=1e-5)

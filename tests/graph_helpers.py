@@ -1,0 +1,52 @@
+"""Small random graphs for the tests of the graph family."""
+
+import torch
+
+from datamodules.batches import GraphBatch
+
+
+def random_edges(num_nodes, num_edges, directed=False, isolated=True):
+    """Edges among all nodes but the last, which has none."""
+    last = num_nodes - 1 if isolated else num_nodes
+    source = torch.randint(last, (num_edges,))
+    target = (source + torch.randint(1, last, (num_edges,))) % last
+    edges = torch.stack([source, target])
+    if not directed:
+        edges = torch.cat([edges, edges.flip(0)], dim=1)
+    return torch.unique(edges, dim=1)
+
+
+def random_graph(num_nodes, num_edges, in_features, num_classes=3, edge_features=0):
+    edges = random_edges(num_nodes, num_edges)
+    attributes = torch.randn(edges.shape[1], edge_features) if edge_features else None
+    return GraphBatch(
+        torch.randn(num_nodes, in_features),
+        edges,
+        torch.rand(edges.shape[1]),
+        torch.randint(num_classes, (num_nodes,)),
+        torch.ones(num_nodes, dtype=torch.bool),
+        edge_attr=attributes,
+    )
+
+
+def permuted(batch, order):
+    """The graph whose node i is the old node order[i]."""
+    number = torch.argsort(order)
+    return batch._replace(
+        x=batch.x[order],
+        edge_index=number[batch.edge_index],
+        y=batch.y[order],
+        mask=batch.mask[order],
+    )
+
+
+def dense_adjacency(edge_index, weight, num_nodes, self_loops):
+    """D^-1/2 (A + I) D^-1/2 as written, row = receiver."""
+    matrix = torch.zeros(num_nodes, num_nodes, dtype=weight.dtype)
+    for (source, target), value in zip(edge_index.T.tolist(), weight.tolist(), strict=True):
+        matrix[target, source] += value
+    if self_loops:
+        matrix = matrix + torch.eye(num_nodes, dtype=weight.dtype)
+    degree = matrix.sum(1)
+    root = torch.where(degree > 0, degree.clamp(min=1e-300).rsqrt(), torch.zeros_like(degree))
+    return root[:, None] * matrix * root[None, :]

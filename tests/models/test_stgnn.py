@@ -1,0 +1,140 @@
+"""Spatio-temporal networks against written-out cells, and their two ways to look ahead."""
+
+import pytest
+import torch
+from graph_helpers import dense_adjacency, random_edges
+
+from datamodules.batches import GraphSeriesBatch
+from lit_models import LitSTGNN
+from lit_models.layers.graph import normalized_adjacency
+from lit_models.stgnn import GatedTemporalConv, GraphGRUCell, GraphPolynomial
+
+
+@pytest.fixture
+def edges():
+    return random_edges(11, 17)
+
+
+@pytest.fixture
+def batch(edges):
+    x = torch.randn(3, 5, 11, 2)
+    return GraphSeriesBatch(x, torch.randn(3, 4, 11), edges, torch.rand(edges.shape[1]))
+
+
+def polynomial(conv, x, dense):
+    """The formula, window by window."""
+    out = []
+    for b in range(x.shape[1]):
+        hops = [torch.linalg.matrix_power(dense, k) @ x[:, b] for k in range(conv.num_hops + 1)]
+        out.append(torch.cat(hops, dim=-1) @ conv.lin.weight.T + conv.lin.bias)
+    return torch.stack(out, dim=1)
+
+
+@pytest.mark.parametrize("num_hops", [0, 1, 3])
+def test_polynomial_is_the_formula(edges, num_hops):
+    weight = torch.rand(edges.shape[1]).double()
+    dense = dense_adjacency(edges, weight, 11, False)
+    conv = GraphPolynomial(5, 3, num_hops).double()
+    x = torch.randn(11, 7, 5).double()
+    out = conv(x, normalized_adjacency(edges, weight, 11, False))
+    torch.testing.assert_close(out, polynomial(conv, x, dense), rtol=0, atol=1e-12)
+
+
+def test_cell_is_the_formula(edges):
+    weight = torch.rand(edges.shape[1]).double()
+    dense = dense_adjacency(edges, weight, 11, False)
+    cell = GraphGRUCell(2, 3, 2).double()
+    x, h = torch.randn(11, 7, 2).double(), torch.randn(11, 7, 3).double()
+    gates = polynomial(cell.gates, torch.cat([x, h], -1), dense).sigmoid()
+    z, r = gates[..., :3], gates[..., 3:]
+    n = polynomial(cell.candidate, torch.cat([x, r * h], -1), dense).tanh()
+    out = cell(x, h, normalized_adjacency(edges, weight, 11, False))
+    torch.testing.assert_close(out, z * h + (1 - z) * n, rtol=0, atol=1e-12)
+
+
+def test_temporal_convolution_is_torchs():
+    conv = GatedTemporalConv(2, 3, 4).double()
+    x = torch.randn(11, 7, 6, 2).double()
+    kernel = conv.lin.weight.view(6, 2, 4)  # features outer, steps inner
+    padded = torch.nn.functional.pad(x.flatten(0, 1).transpose(1, 2), (3, 0))
+    both = torch.nn.functional.conv1d(padded, kernel, conv.lin.bias)
+    expected = (both[:, :3] * both[:, 3:].sigmoid()).transpose(1, 2).view(11, 7, 6, 3)
+    torch.testing.assert_close(conv(x), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("temporal", ["gru", "conv"])
+@pytest.mark.parametrize("mode", ["direct", "rolling"])
+def test_renumbered_nodes_give_renumbered_forecasts(batch, temporal, mode):
+    x = batch.x[..., :1] if mode == "rolling" else batch.x
+    model = LitSTGNN(x.shape[-1], 11, 4, 5, temporal, mode=mode, residual=True).double().eval()
+    batch = batch._replace(x=x.double(), edge_weight=batch.edge_weight.double())
+    order = torch.randperm(11)
+    moved = batch._replace(
+        x=batch.x[:, :, order], edge_index=torch.argsort(order)[batch.edge_index]
+    )
+    torch.testing.assert_close(model(moved), model(batch)[..., order], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("temporal", ["gru", "conv"])
+def test_without_hops_a_node_sees_itself_alone(batch, temporal):
+    model = LitSTGNN(2, 11, 4, 5, temporal, num_hops=0, skip_hops=0).eval()
+    other = batch.x.clone()
+    other[:, :, 1:] = torch.randn(3, 5, 10, 2)
+    same = model(batch._replace(x=other))[..., 0]
+    torch.testing.assert_close(same, model(batch)[..., 0])
+    model = LitSTGNN(2, 11, 4, 5, temporal).eval()
+    near = batch.edge_index[0, batch.edge_index[1] == 0][0]
+    other = batch.x.clone()
+    other[:, :, near] += 1
+    assert (model(batch._replace(x=other)) - model(batch))[..., 0].abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("temporal", ["gru", "conv"])
+def test_rolling_feeds_its_forecast_back(batch, temporal):
+    model = LitSTGNN(1, 11, 3, 5, temporal, mode="rolling", linear_skip=False).double().eval()
+    one = LitSTGNN(1, 11, 1, 5, temporal, mode="rolling", linear_skip=False).double().eval()
+    one.load_state_dict(model.state_dict())
+    x = batch.x[..., :1].double()
+    batch = batch._replace(edge_weight=batch.edge_weight.double())
+    expected = []
+    for step in range(3):
+        # A recurrent net continues its state: the same as reading a longer window.
+        window = x if temporal == "gru" else x[:, step:]
+        expected.append(one(batch._replace(x=window)))
+        x = torch.cat([x, expected[-1].unsqueeze(-1)], dim=1)
+    out = model(batch._replace(x=x[:, :5]))
+    torch.testing.assert_close(out, torch.cat(expected, dim=1), rtol=0, atol=1e-12)
+
+
+def test_linear_skip_holds_a_vector_autoregression(batch):
+    model = LitSTGNN(1, 11, 1, 5).double().eval()
+    torch.nn.init.zeros_(model.net.head.weight)
+    torch.nn.init.zeros_(model.net.head.bias)
+    torch.nn.init.zeros_(model.net.skip.lin.bias)
+    model.net.skip.lin.weight.data[0, 5 + 4] = 0.7  # the last step, one hop
+    weight = batch.edge_weight.double()
+    dense = dense_adjacency(batch.edge_index, weight, 11, False)
+    x = batch.x[..., :1].double()
+    out = model(batch._replace(x=x, edge_weight=weight))
+    torch.testing.assert_close(out[:, 0], 0.7 * x[:, -1, :, 0] @ dense.T, rtol=0, atol=1e-12)
+
+
+def test_scales_are_each_nodes_own(batch):
+    model = LitSTGNN(2, 11, 4, 5).double().eval()
+    batch = batch._replace(x=batch.x.double(), edge_weight=batch.edge_weight.double())
+    out = model(batch)
+    mean, std = torch.randn(22).double(), torch.rand(22).double() + 0.5
+    model.x_scaler.mean.copy_(mean)
+    model.x_scaler.std.copy_(std)
+    model.y_scaler.mean.copy_(mean[::2])
+    model.y_scaler.std.copy_(std[::2])
+    moved = batch.x * std.view(11, 2) + mean.view(11, 2)
+    expected = out * std[::2] + mean[::2]
+    torch.testing.assert_close(model(batch._replace(x=moved)), expected, rtol=0, atol=1e-11)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="in_features=2"):
+        LitSTGNN(2, 11, 4, 5, mode="rolling")
+    with pytest.raises(ValueError, match="got 0, 1, 3, 1 and 1"):
+        LitSTGNN(1, 11, 4, 5, hidden_size=0)
