@@ -20,7 +20,7 @@ class ForecastFigure(FigureCallback):
         num_rows: Test rows for the error per step, at most.
     """
 
-    def __init__(self, num_windows: int = 4, num_rows: int = 10_000) -> None:
+    def __init__(self, num_windows: int = 4, num_rows: int = 40_000) -> None:
         self.num_windows, self.num_rows = num_windows, num_rows
 
     def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":

@@ -109,7 +109,9 @@ def test_a_run_holds_everything_and_keeps_its_id(offline):
 
 
 def test_two_processes_make_one_run(offline):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT.parent), str(ROOT)])}
+    # Without WANDB_SERVICE, which would hand the run to the process of an earlier test.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT.parent), str(ROOT)])}
     command = [sys.executable, "-m", "lit_models", "fit", "--config", CONFIG, "--config", "ddp"]
     command += ["--trainer.devices", "2", "--run_id", "two", "--runs_dir", "runs"]
     done = subprocess.run(
