@@ -19,10 +19,11 @@ class AttentionFigure(FigureCallback):
 
     Args:
         num_samples: Test pairs to draw, each in a figure of its own.
+        max_tokens: Tokens of either side to draw, at most.
     """
 
-    def __init__(self, num_samples: int = 1) -> None:
-        self.num_samples = num_samples
+    def __init__(self, num_samples: int = 1, max_tokens: int = 40) -> None:
+        self.num_samples, self.max_tokens = num_samples, max_tokens
 
     def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
         """The figures."""
@@ -38,10 +39,11 @@ class AttentionFigure(FigureCallback):
             weights = model.attention_weights(src, mask, prefix)
             if weights is None:
                 return {}
-            tokens = written[0, : _length(written[0])]
+            tokens = written[0, : min(_length(written[0]), self.max_tokens)]
+            src = src[0, : self.max_tokens]
             figures[f"attention_{row}" if row else "attention"] = _heatmaps(
-                weights[:, 0, :, : len(tokens)].float().cpu(),
-                datamodule.token_names(src[0].cpu(), "src"),
+                weights[:, 0, :, : len(tokens), : len(src)].float().cpu(),
+                datamodule.token_names(src.cpu(), "src"),
                 datamodule.token_names(tokens.cpu(), "tgt"),
             )
         return figures

@@ -58,19 +58,7 @@ _CELLS: dict[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class Encoder(nn.Module):
-    """Reads a source, without its padding.
-
-    Args:
-        vocab_size: Number of source tokens.
-        embedding_size: Width E of an embedded token.
-        hidden_size: Width W of a state, of both directions together where there are two.
-        cell: Kind of cell.
-        num_layers: Number N of stacked cells.
-        bidirectional: Whether a second cell reads the source backwards.
-        dropout: Probability of dropping an embedded unit, or a state between two layers.
-
-    Raises:
-        ValueError: If a bidirectional width is odd.
+    """Reads a source, without its padding; arguments as for `LitSeq2Seq`.
 
     Shape:
         Tokens and mask ``(B, S)`` to states ``(B, S, W)`` and summaries ``(N, B, W)``.
@@ -188,20 +176,7 @@ class DecodingState:
 
 
 class Decoder(nn.Module):
-    """Writes the target, one token after another.
-
-    Args:
-        vocab_size: Number V of target tokens.
-        embedding_size: Width E of an embedded token.
-        hidden_size: Width W of a state.
-        cell: Kind of cell.
-        num_layers: Number N of stacked cells.
-        attention: Kind of attention.
-        score: Score of Luong's attention; Bahdanau's is always ``concat``.
-        input_feeding: Whether Luong's decoder reads its last attentional state.
-        dropout: Probability of dropping an embedded unit, a state between two layers, or a unit
-            before the output projection.
-    """
+    """Writes the target, one token after another; arguments as for `LitSeq2Seq`."""
 
     def __init__(
         self,

@@ -116,7 +116,7 @@ class FeedForward(nn.Sequential):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward network; arguments as for :class:`Transformer`."""
+    """Self-attention and feed-forward network; arguments as for `LitTransformer`."""
 
     def __init__(
         self, d_model: int, num_heads: int, dim_feedforward: int, dropout: float, norm_first: bool
@@ -137,7 +137,7 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Causal self-attention, attention to the encoder's output, and feed-forward network.
 
-    Arguments as for :class:`Transformer`.
+    Arguments as for `LitTransformer`.
     """
 
     def __init__(
@@ -222,25 +222,7 @@ class DecodingState:
 
 
 class Transformer(nn.Module):
-    """Encoder, decoder, embeddings and output projection.
-
-    Args:
-        src_vocab_size: Number of source tokens.
-        tgt_vocab_size: Number V of target tokens.
-        max_length: Most positions of a source or a target.
-        d_model: Width D.
-        num_heads: Number H of heads.
-        num_encoder_layers: Number of encoder layers.
-        num_decoder_layers: Number of decoder layers.
-        dim_feedforward: Width of the feed-forward networks.
-        dropout: Probability of dropping an output of a sublayer or an embedding.
-        norm_first: Whether norms stand in the residual branches.
-        tie_embeddings: ``output`` uses the target embedding as output projection, ``all`` the
-            source embedding as well.
-
-    Raises:
-        ValueError: If an argument is out of range, or vocabularies to tie differ in size.
-    """
+    """Encoder, decoder, embeddings and output projection; arguments as for `LitTransformer`."""
 
     def __init__(
         self,

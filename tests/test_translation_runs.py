@@ -60,13 +60,12 @@ def test_two_processes_equal_one(tmp_path, data):
     pd.testing.assert_frame_equal(tables[0], tables[1])
 
 
-@pytest.mark.parametrize("stop", [7, 12])
-def test_resume_equals_uninterrupted(tmp_path, data, stop):
+def test_resume_in_mid_epoch_equals_uninterrupted(tmp_path, data):
     same = ["fit", *TINY, *data, "--runs_dir", str(tmp_path), "--model.dropout", "0.3"]
     same += ["--model.lr_scheduler.total_steps", "40"]
     same += ["--last_checkpoint.every_n_train_steps", "1"]
     assert main([*same, "--run_id", "whole"]) == 0
-    assert main([*same, "--run_id", "part", "--trainer.max_steps", str(stop)]) == 0
+    assert main([*same, "--run_id", "part", "--trainer.max_steps", "7"]) == 0
     last = str(tmp_path / "transformer" / "part" / "checkpoints" / "last.ckpt")
     assert main([*same, "--ckpt_path", last, "--trainer.max_steps", "-1"]) == 0
     results, weights = zip(

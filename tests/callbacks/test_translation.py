@@ -64,6 +64,16 @@ def test_attention_is_drawn(run):
     assert (folder / "attention.png").stat().st_size > 5000
 
 
+def test_luong_translates_too(run, tmp_path):
+    sizes = ["--model.hidden_size", "8", "--model.embedding_size", "7", "--trainer.max_epochs", "1"]
+    check = ["--trainer.check_val_every_n_epoch", "1", "--trainer.enable_progress_bar", "false"]
+    overlays = ["--config", "translation_luong", "--config", "cpu"]
+    data = [*run[1], "--data.tokenizer", "word", "--data.max_length", "13"]
+    results = fit("seq2seq_luong", *overlays, *data, *sizes, *check, tmp_path=tmp_path)
+    assert "test/bleu" in results["metrics"]
+    assert (Path(results["run_dir"]) / "figures" / "attention.png").exists()
+
+
 def test_data_without_sentences(tmp_path, capsys):
     options = ["--trainer.callbacks", "callbacks.TranslationScore", "--data.num_samples", "128"]
     code = main(["fit", "--config", "seq2seq", *options, "--runs_dir", str(tmp_path)])
