@@ -1,9 +1,10 @@
 r"""Documents about hidden topics, with every optimum exact.
 
 A document has one of Z topics, drawn uniformly. Each topic has word frequencies of its own and is a
-Markov chain of order 1 whose rows scatter around them. A document has two sentences of equal length; a random second sentence comes from a
-document of its own. Given what is shown, the posterior of topic, hidden words and next-sentence
-label follows from one forward-backward recursion per topic:
+Markov chain of order 1 whose rows scatter around them. A document has two sentences of equal
+length; a random second sentence comes from a document of its own. Given what is shown, the
+posterior of topic, hidden words and next-sentence label follows from one forward-backward recursion
+per topic:
 
 .. math::
     P(\text{next} \mid A, B) = \frac{\sum_z P(AB \mid z) / Z}
