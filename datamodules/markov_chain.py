@@ -20,8 +20,8 @@ class MarkovChain:
     Args:
         vocab_size: Number V of tokens.
         order: Number k of earlier tokens a token depends on.
-        concentration: Parameter of the symmetric Dirichlet distribution each row is drawn from;
-            small values give rows with few likely tokens.
+        concentration: Parameters of the Dirichlet distribution each row is drawn from, one for
+            all tokens or ``(V,)``; small values give rows with few likely tokens.
         generator: Source of the transition probabilities.
         uniform: Share of the uniform distribution in every row, so that nothing is impossible.
     """
@@ -30,12 +30,13 @@ class MarkovChain:
         self,
         vocab_size: int,
         order: int,
-        concentration: float,
+        concentration: float | Tensor,
         generator: torch.Generator,
         uniform: float = 0.01,
     ) -> None:
         self.vocab_size, self.order = vocab_size, order
-        shape = torch.full((vocab_size**order, vocab_size), concentration, dtype=torch.float64)
+        parameters = torch.as_tensor(concentration, dtype=torch.float64)
+        shape = parameters.expand(vocab_size**order, vocab_size).contiguous()
         # _sample_dirichlet takes a generator; torch.distributions does not.
         rows = torch._sample_dirichlet(shape, generator=generator)
         self.transition = (1 - uniform) * rows + uniform / vocab_size  # (S, V)

@@ -42,7 +42,8 @@ def read_corpus(
     """Encodes a text, or finds it encoded.
 
     The parts are contiguous; a vocabulary is trained on the training part alone. Files in the cache
-    are named after content and settings and appear by renaming, so that processes share them.
+    are named after the text's path, size and time of change and after the settings, so that a text
+    found there is not read again; they appear by renaming, so that processes share them.
 
     Args:
         path: UTF-8 text file.
@@ -56,33 +57,33 @@ def read_corpus(
     Raises:
         InputError: If the file cannot be read.
     """
-    text = _read_text(path)
-    bounds = tuple(round(share * len(text)) for share in shares)
+    if not Path(path).is_file():
+        raise InputError(f"no file {path!r}; give the path of a text file")
+    stat = Path(path).stat()
     trained = tokenizer in ("char", "word", "bpe", "wordpiece")
     source = tokenizer if trained else load_tokenizer(tokenizer).to_str()
-    settings = (_VERSION, source, vocab_size, special_tokens, unk_token, bounds)
-    digest = hashlib.sha256(text.encode())
-    digest.update(repr(settings).encode())
+    text_key = (str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns)
+    settings = (_VERSION, text_key, source, vocab_size, special_tokens, unk_token, shares)
+    digest = hashlib.sha256(repr(settings).encode())
     folder = Path(cache_dir) if cache_dir else Path.home() / ".cache" / "lit-models"
     stem = folder / digest.hexdigest()[:24]
     names = [stem.with_suffix(suffix) for suffix in (".json", ".npy", ".ends.npy")]
     if not all(name.is_file() for name in names):
-        found: Any
+        text = _read_text(path)
+        bounds = tuple(round(share * len(text)) for share in shares)
         if trained:
             train = text[: bounds[0]].splitlines(keepends=True)
             kind: Any = tokenizer
-            found = train_tokenizer(kind, train, vocab_size, special_tokens, unk_token)
+            vocabulary = train_tokenizer(kind, train, vocab_size, special_tokens, unk_token)
         else:
-            found = load_tokenizer(tokenizer)
-        _encode(text, bounds, found, names)
+            vocabulary = load_tokenizer(tokenizer)
+        _encode(text, bounds, vocabulary, names)
     tokens = np.load(names[1], mmap_mode="r")
     train_end, val_end = np.load(names[2]).tolist()
     return Corpus(load_tokenizer(str(names[0])), tokens, (train_end, val_end))
 
 
 def _read_text(path: str) -> str:
-    if not Path(path).is_file():
-        raise InputError(f"no file {path!r}; give the path of a text file")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

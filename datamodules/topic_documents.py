@@ -1,9 +1,10 @@
 r"""Documents about hidden topics, with every optimum exact.
 
-A document has one of Z topics, drawn uniformly, and each topic is a Markov chain of order 1 over
-the same words. A document has two sentences of equal length; a random second sentence comes from a
-document of its own. Given what is shown, the posterior of topic, hidden words and next-sentence
-label follows from one forward-backward recursion per topic:
+A document has one of Z topics, drawn uniformly. Each topic has word frequencies of its own and is a
+Markov chain of order 1 whose rows scatter around them. A document has two sentences of equal
+length; a random second sentence comes from a document of its own. Given what is shown, the
+posterior of topic, hidden words and next-sentence label follows from one forward-backward recursion
+per topic:
 
 .. math::
     P(\text{next} \mid A, B) = \frac{\sum_z P(AB \mid z) / Z}
@@ -52,7 +53,10 @@ class TopicDocumentsDataModule(LitDataModule[TokenBatch]):
         sentence_len: Words of a sentence.
         num_documents: Training documents.
         num_test: Test documents; validation has a quarter of it.
-        concentration: Parameter of the Dirichlet distribution of the chains' rows.
+        topic_concentration: Parameter of the Dirichlet distribution of a topic's word frequencies;
+            the smaller, the more the topics differ.
+        concentration: How closely the rows of a topic's chain follow its word frequencies; the
+            smaller, the more the order of the words matters.
         mask_probability: Probability of hiding a word.
         batch_size: Documents per optimizer step.
         seed: Seed of the topics and of the documents.
@@ -69,7 +73,8 @@ class TopicDocumentsDataModule(LitDataModule[TokenBatch]):
         sentence_len: int = 16,
         num_documents: int = 100_000,
         num_test: int = 10_000,
-        concentration: float = 0.7,
+        topic_concentration: float = 1.0,
+        concentration: float = 20.0,
         mask_probability: float = 0.15,
         batch_size: int = 64,
         seed: int = 0,
@@ -80,14 +85,17 @@ class TopicDocumentsDataModule(LitDataModule[TokenBatch]):
         for name, value in least.items():
             if locals()[name] < value:
                 raise InputError(f"{name} must be at least {value}, got {locals()[name]}")
-        if concentration <= 0:
-            raise InputError(f"concentration must be positive, got {concentration}")
+        if min(topic_concentration, concentration) <= 0:
+            raise InputError(
+                "topic_concentration and concentration must be positive, got "
+                f"{topic_concentration} and {concentration}"
+            )
         if not 0 < mask_probability < 1:
             raise InputError(f"mask_probability must lie in (0, 1), got {mask_probability}")
         self.task, self.num_topics, self.num_words = task, num_topics, num_words
         self.sentence_len = sentence_len
         self.num_documents, self.num_test = num_documents, num_test
-        self.concentration = concentration
+        self.topic_concentration, self.concentration = topic_concentration, concentration
         self.vocab_size = _FIRST_WORD + num_words
         self.corruption = Corruption(MASK, _FIRST_WORD, self.vocab_size, mask_probability)
 
@@ -121,9 +129,11 @@ class TopicDocumentsDataModule(LitDataModule[TokenBatch]):
     def chains(self) -> list[MarkovChain]:
         """The topics."""
         generator = self.generator("topics")
+        shape = torch.full((self.num_topics, self.num_words), self.topic_concentration)
+        frequencies = torch._sample_dirichlet(shape.double(), generator=generator)
         return [
-            MarkovChain(self.num_words, 1, self.concentration, generator)
-            for _ in range(self.num_topics)
+            MarkovChain(self.num_words, 1, self.concentration * row, generator)
+            for row in frequencies
         ]
 
     def _documents(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

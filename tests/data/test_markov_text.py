@@ -173,6 +173,15 @@ def test_masking_is_fresh_in_every_epoch_and_the_same_on_every_rank():
     texts = [torch.where(b.labels >= 0, b.labels, b.tokens) for b in (first[0], second[0])]
     assert all((text < 5).all() for text in texts)
     assert not torch.equal(first[0].labels, second[0].labels)
+    loader.sampler.set_epoch(1)
+    iterator = iter(loader)
+    next(iterator)
+    resumed = data.train_dataloader()
+    resumed.sampler.set_epoch(1)
+    resumed.load_state_dict(loader.state_dict())
+    for ours, expected in zip(resumed, iterator, strict=True):
+        assert torch.equal(ours.tokens, expected.tokens)
+        assert torch.equal(ours.labels, expected.labels)
     parts = []
     for rank in range(2):
         part = data.train_dataloader()
