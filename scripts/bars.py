@@ -50,6 +50,18 @@ class Bar:
         limit = sum(self.limit(run) for run in runs) / len(runs)
         return bool(value <= limit if self.relation == "<=" else value >= limit)
 
+    def leaks(self, runs: Sequence[Results]) -> bool:
+        """Whether the mean over the runs beats the optimum by more than chance allows."""
+        if any(self.metric not in run["optimum"] for run in runs):
+            return False
+        value = sum(run["metrics"][self.metric] for run in runs) / len(runs)
+        optimum = sum(run["optimum"][self.metric] for run in runs) / len(runs)
+        baseline = runs[0]["baseline"].get(self.metric)
+        # A bar may ask that a model falls behind, so its relation is only the second best witness.
+        larger_wins = self.relation == ">=" if baseline is None else optimum > baseline
+        lead = value - optimum if larger_wins else optimum - value
+        return bool(lead > self.resolution * abs(optimum))
+
     def __str__(self) -> str:
         if self.reference is None:
             return f"{self.relation} {self.offset:g}{self.note and f' ({self.note})'}"
