@@ -1,0 +1,115 @@
+"""Every command of the READMEs and the pages runs, on small files and for a few batches."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits, load_iris
+
+from lit_models.__main__ import main
+from lit_models.cli import build
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
+LIMITS = [
+    *("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),
+    *("--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"),
+    *("--trainer.check_val_every_n_epoch", "1", "--test_after_fit", "false"),
+]
+# Arguments of data that make a run short, by option; a page's own value stays.
+FEWER = {"--data.num_samples": "640", "--data.num_test": "200"}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Commands of the code blocks, continued lines joined, comments left out."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith("lit-models ")]
+    return [words[1:] for words in found]
+
+
+def write_files(folder: Path) -> None:
+    """The files that the pages name."""
+    rng = np.random.default_rng(0)
+    iris = load_iris(as_frame=True)
+    flowers = iris.data.assign(species=iris.target_names[iris.target])
+    flowers.to_csv(folder / "flowers.csv", index=False)
+    flowers.drop(columns="species").head(5).to_csv(folder / "new_flowers.csv", index=False)
+    load_digits(as_frame=True).frame.to_csv(folder / "digits.csv", index=False)
+    houses = pd.DataFrame({"area": rng.uniform(40, 200, 80), "town": rng.choice(["A", "B"], 80)})
+    for name in ("houses.csv", "prices.csv"):
+        houses.assign(price=houses["area"] * 3).to_csv(folder / name, index=False)
+    hours = pd.date_range("2024-01-01", periods=700, freq="h").astype(str)
+    energy = pd.DataFrame({"date": hours, "load": rng.normal(9, 1, 700)})
+    energy = energy.assign(temperature=rng.normal(9, 1, 700))
+    energy.to_csv(folder / "energy.csv", index=False)
+    energy.head(120).to_csv(folder / "new.csv", index=False)
+    np.save(folder / "samples.npy", rng.normal(size=(300, 1)).astype(np.float32))
+    np.save(folder / "images.npy", rng.uniform(size=(400, 1, 8, 8)).astype(np.float32))
+    np.save(folder / "classes.npy", rng.integers(10, size=400))
+    words = ["a", "dog", "runs", "home", "now", "fast"]
+    text = [" ".join(rng.choice(words, 6)) for _ in range(900)]
+    (folder / "book.txt").write_text("\n".join(text))
+    (folder / "input.txt").write_text("\n".join(text * 45))  # a thousand batches
+    reviews = pd.DataFrame({"text": text[:80], "label": ["good", "bad"] * 40})
+    reviews.to_csv(folder / "reviews.csv", index=False)
+    (folder / "prompts.txt").write_text("a dog\nruns\n")
+    pairs = "".join(f"{line}\t{line[::-1]}\n" for line in text[:120])
+    for name in ("train.tsv", "val.tsv", "test.tsv"):
+        (folder / name).write_text(pairs)
+    (folder / "new.txt").write_text("a dog runs\n")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    for words in commands(page):
+        if page.name == "tables.md":
+            words = ["new_flowers.csv" if word == "new.csv" else word for word in words]
+        if "--data.num_generated" in words:
+            words[words.index("--data.num_generated") + 1] = "20"
+        run(words, tmp_path)
+
+
+def run(words: list[str], folder: Path) -> None:
+    """One command, shortened; what needs more machines or a download is built or parsed alone."""
+    words = [newest(word, folder) for word in words]
+    line = " ".join(words)
+    if "FOLDER" in words or words[0] == "list":
+        assert main(["list"]) == 0
+    elif "ddp" in words or "slurm" in words:
+        build([*words[1:], "--config", "cpu", "--wandb.mode", "disabled"])
+    elif words[0] == "fit" and "--print_config" not in words:
+        fewer = [word for key, value in FEWER.items() if key not in words for word in (key, value)]
+        own_data = "--data" in words or "--data.path" in words
+        assert main([*words, *([] if own_data else known(words, fewer)), *LIMITS]) == 0, line
+    else:
+        assert main(words) == 0, line
+
+
+def known(words: list[str], options: list[str]) -> list[str]:
+    """The options that the experiment's data have."""
+    if "--ckpt_path" in words:
+        at = words.index("--ckpt_path")
+        words = words[:at] + words[at + 2 :]
+    datamodule = build([*words[1:], "--wandb.mode", "disabled"]).datamodule
+    pairs = zip(options[::2], options[1::2], strict=True)
+    return [w for key, value in pairs if hasattr(datamodule, key[7:]) for w in (key, value)]
+
+
+def newest(word: str, folder: Path) -> str:
+    """A path with the run id ID, with the id of the newest run."""
+    if "/ID/" not in word:
+        return word
+    before, after = word.split("/ID/")
+    found = sorted((folder / before).glob(f"*/{after}"), key=lambda path: path.stat().st_mtime_ns)
+    return str(found[-1])
+
+
+def test_both_readmes_have_the_same_commands():
+    english, chinese = (commands(ROOT / name) for name in ("README.md", "README.zh-CN.md"))
+    assert english == chinese
