@@ -12,6 +12,7 @@ Graph Attention Networks?" (2022): in the first, the order of a node's neighbour
 the same for every node; in the second it may depend on the node. The layers are
 torch-geometric's, fed with sparse features where the data are sparse. Deviations:
 
+* ``encoder_size`` puts a perceptron layer on each node's features before the first layer.
 * ``skip`` adds a linear map of a node's own state to each layer, as the paper does on PPI alone.
 * A graph's edge weights are not used.
 
@@ -80,6 +81,7 @@ class GAT(nn.Module):
         dropout: Probability of dropping an input of a layer or an attention weight.
         v2: Whether the attention is the second version's.
         skip: Whether to add a linear map of a node's own state to each layer.
+        encoder_size: Width of a perceptron layer before the first attention layer; 0 for none.
 
     Raises:
         ValueError: If a size is not positive.
@@ -99,6 +101,7 @@ class GAT(nn.Module):
         dropout: float = 0.6,
         v2: bool = False,
         skip: bool = False,
+        encoder_size: int = 0,
     ) -> None:
         super().__init__()
         if min(hidden_size, num_heads, num_out_heads, num_layers) < 1:
@@ -106,8 +109,11 @@ class GAT(nn.Module):
                 "hidden_size, num_heads, num_out_heads and num_layers must be positive, got "
                 f"{hidden_size}, {num_heads}, {num_out_heads} and {num_layers}"
             )
+        if encoder_size < 0:
+            raise ValueError(f"encoder_size must not be negative, got {encoder_size}")
         self.dropout = FeatureDropout(dropout)
-        width = in_features
+        self.encoder = FeatureLinear(in_features, encoder_size, True) if encoder_size else None
+        width = encoder_size or in_features
         layers = []
         for _ in range(num_layers - 1):
             layers.append(attention_layer(width, hidden_size, num_heads, True, dropout, v2, skip))
@@ -118,6 +124,8 @@ class GAT(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor, list[Attention]]:
         """Outputs, the states that the last layer reads, and each layer's edges and weights."""
         attention: list[Attention] = []
+        if self.encoder is not None:
+            x = F.elu(self.encoder(self.dropout(x)))
         states = x
         for index, layer in enumerate(self.layers):
             if index:
@@ -141,6 +149,7 @@ class LitGAT(LitModule):
         v2: Whether the attention is the second version's, which can rank the neighbours of each
             node in an order of its own.
         skip: Whether to add a linear map of a node's own state to each layer.
+        encoder_size: Width of a perceptron layer before the first attention layer; 0 for none.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -162,6 +171,7 @@ class LitGAT(LitModule):
         dropout: float = 0.6,
         v2: bool = False,
         skip: bool = False,
+        encoder_size: int = 0,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -180,6 +190,7 @@ class LitGAT(LitModule):
             dropout,
             v2,
             skip,
+            encoder_size,
         )
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from datamodules import LinearDataModule
+from datamodules import LinearDataModule, MotifCountDataModule
 
 Results = Mapping[str, Any]
 
@@ -150,6 +150,16 @@ def _length_trials() -> Iterator[Trial]:
         yield Trial("seq2seq_luong", _EXACT, args=(*args, *fused), variant=variant, num_seeds=1)
 
 
+_FOUR_BLOCKS = ("--data.num_blocks", "4", "--data.degree_in", "20")
+
+
+def _block_model_trials(experiment: str) -> Iterator[Trial]:
+    """Two layers against belief propagation of depth 2, on two and on four blocks."""
+    for args, variant, short in (((), "", 0.010), (_FOUR_BLOCKS, "four-blocks", 0.025)):
+        bar = Bar("test/accuracy", ">=", -short, reference="optimum")
+        yield Trial(experiment, (bar,), args=args, variant=variant)
+
+
 TRIALS: tuple[Trial, ...] = (
     Trial(
         "linear_regression",
@@ -223,6 +233,46 @@ TRIALS: tuple[Trial, ...] = (
             data_seeds=True,
         )
         for experiment in ("mc_dropout", "deep_ensemble")
+    ),
+    *_block_model_trials("gcn"),
+    *_block_model_trials("gat"),
+    *_block_model_trials("graph_network"),
+    # In motif counts the optimum is a sum's; the others are provably bound.
+    Trial("graph_network_motifs", (Bar("test/mse", "<=", 0.01),)),
+    *(
+        Trial(
+            "graph_network_motifs",
+            (Bar("test/mse", ">=", MotifCountDataModule().floors[aggr], note=f"floor of {aggr}"),),
+            args=("--model.aggr", aggr),
+            variant=aggr,
+        )
+        for aggr in ("mean", "max")
+    ),
+    Trial(
+        "graph_network_links",
+        (Bar("test/accuracy", ">=", -0.01, reference="optimum"),),
+    ),
+    Trial("stgnn", (Bar("test/mse", "<=", 0.01, reference="optimum"),)),
+    Trial(
+        "stgnn",
+        (
+            Bar("test/mse", "<=", factor=1.02, reference="optimum"),
+            Bar("test/mse_last_step", "<=", factor=1.02, reference="optimum"),
+        ),
+        args=("--data.horizon", "12"),
+        variant="12-steps",
+    ),
+    Trial(
+        "stgnn",
+        (Bar("test/mse", "<=", 0.01, reference="optimum"),),
+        args=("--model.temporal", "conv"),
+        variant="conv",
+    ),
+    Trial(
+        "stgnn",
+        (Bar("test/mse", ">=", 1.6, note="without the graph"),),
+        args=("--model.num_hops", "0", "--model.skip_hops", "0"),
+        variant="node-only",
     ),
     Trial("seq2seq", (Bar("test/exact_match", ">=", 0.9),)),
     Trial("seq2seq_bahdanau", _EXACT),

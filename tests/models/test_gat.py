@@ -37,17 +37,19 @@ def dense_layer(layer, x, edge_index, num_heads, width, v2, concat):
 
 
 @pytest.mark.parametrize("v2", [False, True])
-@pytest.mark.parametrize("skip", [False, True])
-def test_network_is_the_formula(v2, skip):
+@pytest.mark.parametrize(("skip", "encoder_size"), [(False, 0), (True, 11)])
+def test_network_is_the_formula(v2, skip, encoder_size):
     batch = random_graph(13, 29, 5)
-    net = GAT(5, 7, 3, 2, 3, 2, 0.5, v2, skip).double().eval()
+    net = GAT(5, 7, 3, 2, 3, 2, 0.5, v2, skip, encoder_size).double().eval()
     for parameter in net.parameters():  # biases start at zero, which would hide them
         parameter.data += 0.1 * torch.randn_like(parameter)
     x = batch.x.double()
+    if encoder_size:
+        x = torch.nn.functional.elu(x @ net.encoder.weight.T + net.encoder.bias)
     hidden = dense_layer(net.layers[0], x, batch.edge_index, 2, 7, v2, True)
     hidden = torch.nn.functional.elu(hidden)
     expected = dense_layer(net.layers[1], hidden, batch.edge_index, 3, 3, v2, False)
-    out, states, _ = net(x, batch.edge_index)
+    out, states, _ = net(batch.x.double(), batch.edge_index)
     torch.testing.assert_close(states, hidden, rtol=0, atol=1e-13)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-13)
 
