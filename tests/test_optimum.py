@@ -26,18 +26,5 @@ def test_bars(trial, tmp_path):
     for bar in trial.bars:
         values = [run["metrics"][bar.metric] for run in runs]
         assert bar.holds(runs), f"{bar.metric} {values}, limit {bar.limit(runs[0]):.6g} ({bar})"
-<<<<<<< HEAD
         mean, optimum = sum(values) / len(values), runs[0]["optimum"].get(bar.metric)
         assert not bar.leaks(runs), f"{bar.metric} {mean:.6g} beats its optimum {optimum}: a leak"
-=======
-        optimum = runs[0]["optimum"].get(bar.metric)
-        if optimum is None:
-            continue
-        mean = sum(values) / len(values)
-        margin = bar.resolution * abs(optimum)
-        baseline = runs[0]["baseline"].get(bar.metric)
-        # A bar may also keep a crippled model from being too good.
-        small_is_good = bar.relation == "<=" if baseline is None else optimum < baseline
-        leak = mean < optimum - margin if small_is_good else mean > optimum + margin
-        assert not leak, f"{bar.metric} {mean:.6g} beats its optimum {optimum:.6g}: a leak"
->>>>>>> graphs

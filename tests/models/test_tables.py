@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
 from datamodules import LinearDataModule
-from lit_models import CrossEntropy, LitMLPClassifier
+from lit_models import CrossEntropy, LitLinearRegression, LitMLPClassifier
 from lit_models.layers.standardize import Standardize
 from lit_models.mlp import MLP
 
@@ -20,7 +20,8 @@ def test_gradient_descent_reaches_least_squares(tmp_path):
     train = data.split("train")
     oracle = LinearRegression().fit(train.x.double().numpy(), train.y[:, 0].double().numpy())
     path = f"{results['run_dir']}/checkpoints/last.ckpt"
-    weights = torch.load(path, weights_only=True)["state_dict"]
+    model = LitLinearRegression.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    weights = model.state_dict()
     np.testing.assert_allclose(weights["linear.weight"][0], oracle.coef_, atol=1e-3)
     np.testing.assert_allclose(weights["linear.bias"][0], oracle.intercept_, atol=1e-3)
 
