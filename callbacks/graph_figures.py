@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+Array = np.ndarray[Any, Any]
+
+
 def ego_network(edge_index: Tensor, num_nodes: int, limit: int) -> Tensor:
     """Nodes reached first from the node of highest degree, at most ``limit``, ascending."""
     degree = torch.bincount(edge_index[1], minlength=num_nodes)
@@ -30,7 +33,7 @@ def ego_network(edge_index: Tensor, num_nodes: int, limit: int) -> Tensor:
         reached[new[:room]] = True
 
 
-def spring_layout(edges: Tensor, num_nodes: int) -> np.ndarray[Any, Any]:
+def spring_layout(edges: Tensor, num_nodes: int) -> Array:
     """Places of the nodes, ``(N, 2)``, the same at every call."""
     import networkx
 
@@ -130,15 +133,17 @@ class NodeClassFigure(FigureCallback):
         return figure
 
 
-def _draw_edges(axes: "Axes", places: np.ndarray[Any, Any], edges: Tensor, **style: Any) -> None:
+def _draw_edges(axes: "Axes", places: Array, edges: Tensor, **style: Any) -> Any:
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(LineCollection(list(places[edges.T.numpy()]), zorder=1, **style))
+    lines = LineCollection(list(places[edges.T.numpy()]), zorder=1, **style)
+    axes.add_collection(lines)
     axes.set(xticks=[], yticks=[])
+    return lines
 
 
 def _classes(
-    places: np.ndarray[Any, Any],
+    places: Array,
     edges: Tensor,
     true: Tensor,
     predicted: Tensor,
@@ -174,7 +179,7 @@ def _classes(
 def _attention(
     layers: "list[tuple[Tensor, Tensor]]",
     nodes: Tensor,
-    places: np.ndarray[Any, Any],
+    places: Array,
     y: Tensor,
     num_nodes: int,
 ) -> "Figure":
@@ -187,10 +192,15 @@ def _attention(
         degree = torch.bincount(edge_index[1].cpu(), minlength=num_nodes)
         mean = weights.mean(1).float().cpu()[kept]
         relative = mean * degree[nodes[edges[1]]]
-        widths = (2.0 * relative).clamp(0.1, 6.0).numpy()
-        _draw_edges(axes, places, edges, color="tab:blue", alpha=0.45, linewidths=widths)
+        order = relative.argsort()  # strong edges on top
+        lines = _draw_edges(
+            axes, places, edges[:, order], linewidths=0.4 + 1.6 * relative[order].clamp(max=4)
+        )
+        lines.set(array=relative[order].numpy(), cmap="viridis_r", clim=(0, 2))
         colors = [f"C{k % 10}" if k >= 0 else "white" for k in y[nodes].tolist()]
         axes.scatter(places[:, 0], places[:, 1], s=24, c=colors, zorder=2)
-        axes.set_title(f"layer {index + 1}: mean of {weights.shape[1]} heads")
-    figure.supxlabel("width of an edge: its attention times the receiver's degree", fontsize=9)
+        num_heads = weights.shape[1]
+        heads = "1 head" if num_heads == 1 else f"mean of {num_heads} heads"
+        axes.set_title(f"layer {index + 1}: {heads}")
+    figure.colorbar(lines, ax=list(panels), label="attention times the receiver's degree")
     return figure

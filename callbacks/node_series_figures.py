@@ -62,7 +62,8 @@ class NodeForecastFigure(FigureCallback):
             axes.axvline(0.5, color="lightgray", linewidth=1)
             axes.set_ylabel(f"node {names[node]}", fontsize=8)
             axes.grid(alpha=0.3)
-        panels[0].legend(loc="upper left", ncols=3, fontsize=8)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
         panels[-1].set_xlabel("steps from the forecast's origin")
         return figure
 
@@ -76,7 +77,7 @@ def _error_per_node(y: torch.Tensor, preds: torch.Tensor) -> "Figure":
     axes.bar(range(1, len(errors) + 1), errors)
     axes.axhline(errors.mean().item(), color="black", linestyle="--", label="mean")
     axes.set(xlabel="node, by its error", ylabel="mean squared error")
-    axes.legend()
+    axes.legend(loc="lower right")
     return figure
 
 
