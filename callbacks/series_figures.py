@@ -88,7 +88,7 @@ def _attention_figure(weights: torch.Tensor) -> "Figure":
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     lags = range(1 - weights.shape[1], 1)
-    low, middle, high = weights.quantile(torch.tensor([0.1, 0.5, 0.9]), dim=0)
+    low, middle, high = weights.quantile(weights.new_tensor([0.1, 0.5, 0.9]), dim=0)
     axes.fill_between(lags, low, high, alpha=0.25, label="80 % of the windows")
     axes.plot(lags, middle, label="median")
     uniform = 1 / weights.shape[1]

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -62,7 +62,7 @@ class WandbOptions:
     Attributes:
         project: Project of the run.
         mode: ``online``, ``offline`` or ``disabled``; unset follows the variable WANDB_MODE, and
-            records offline without it.
+            without it records offline, but online under ``wandb agent``.
         name: Name of the run; experiment and run id by default.
         group: Group of the run.
         tags: Tags of the run.
@@ -248,7 +248,9 @@ class LitCLI(LightningCLI):
     def _loggers(self, config: Any) -> list[Logger]:
         loggers: list[Logger] = []
         wandb = config["wandb"]
-        mode = wandb["mode"] or os.environ.get("WANDB_MODE", "offline")
+        # The server of a sweep waits for the runs it has asked an agent for.
+        default = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"
+        mode = wandb["mode"] or os.environ.get("WANDB_MODE", default)
         os.environ["WANDB_MODE"] = mode
         if mode != "disabled" and not config["trainer"]["fast_dev_run"]:
             os.environ.setdefault("WANDB_SILENT", "true")
@@ -313,11 +315,12 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str], make_cli: Callable[..., LitCLI] = LitCLI) -> int:
     """Runs a command of LightningCLI.
 
     Args:
         argv: Command line without the program's name.
+        make_cli: Makes, and so runs, the CLI from the command line and the interrupt callback.
 
     Returns:
         Exit code: 0, 2 after a mistake in the input, 128 + signal after an interrupt.
@@ -327,16 +330,16 @@ def run(argv: Sequence[str]) -> int:
     sys.path.append(str(Path.cwd()))
     code = 1
     try:
-        code = _run(argv)
+        code = _run(argv, make_cli)
     finally:
         _finish_tracker(code)
     return code
 
 
-def _run(argv: Sequence[str]) -> int:
+def _run(argv: Sequence[str], make_cli: Callable[..., LitCLI]) -> int:
     interrupt = GracefulInterrupt()
     try:
-        LitCLI(prepare(argv), interrupt)
+        make_cli(prepare(argv), interrupt)
     except InputError as error:
         sys.stderr.write(f"lit-models: error: {error}\n")
         return 2

@@ -6,6 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from torch.distributed import TCPStore
+
 from datamodules.errors import InputError
 
 # Set by the first process of a run; the ranks it starts write to the same folder.
@@ -13,12 +15,26 @@ RUN_DIR_VARIABLE = "LIT_MODELS_RUN_DIR"
 
 
 def new_run_id() -> str:
-    """Name of a new run: the job's if a launcher names it for all ranks, else time and chance."""
+    """Name of a new run: a W&B agent's, or the job's for all its ranks, else time and chance."""
+    if "WANDB_RUN_ID" in os.environ:
+        return os.environ["WANDB_RUN_ID"]
     for variable in ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"):
         job = os.environ.get(variable, "none")
         if job != "none":
             return f"{variable.split('_')[0].lower()}-{job}"
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    made = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    # torchrun names no job unless it is told to, and its ranks would each make a name.
+    return _agreed(made) if "TORCHELASTIC_RUN_ID" in os.environ else made
+
+
+def _agreed(made: str) -> str:
+    """What rank 0 has made, on every rank of a torchrun; it passes through torchrun's own store."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(address, port, is_master=False)
+    key = f"lit_models/run_id/{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+    if os.environ["RANK"] == "0":
+        store.set(key, made)
+    return bytes(store.get(key)).decode()
 
 
 def is_child_rank() -> bool:

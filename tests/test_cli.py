@@ -110,7 +110,7 @@ def test_optimizer_overlays_fit_any_experiment(in_tmp, overlay):
     assert isinstance(optimizer, torch.optim.Optimizer)
 
 
-@pytest.mark.parametrize("overlay", ["cpu", "ddp", "bf16", "debug", "online"])
+@pytest.mark.parametrize("overlay", ["cpu", "ddp", "bf16", "debug", "online", "slurm"])
 def test_overlays_parse(in_tmp, overlay, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     line = prepare(["fit", "--config", CONFIG, "--config", overlay])

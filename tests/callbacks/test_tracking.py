@@ -1,17 +1,12 @@
 """Weights & Biases offline: one run with the whole configuration, its figures, and its id kept."""
 
-import json
 import os
-import struct
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from wandb.proto import wandb_internal_pb2
+from wandb_files import config_of, entries, of_type, records
 
 from lit_models.__main__ import main
 
@@ -19,66 +14,11 @@ ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "tiny.yaml")
 
 
-def chunks(path: Path, block: int = 32768) -> Iterator[bytes]:
-    """Records of a .wandb file: a LevelDB log behind a header of 7 bytes."""
-    data, position, buffered = path.read_bytes(), 7, b""
-    while position + 7 <= len(data):
-        left = block - position % block
-        if left < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        chunk = data[position + 7 : position + 7 + length]
-        position += 7 + length
-        buffered = chunk if kind in (1, 2) else buffered + chunk
-        if kind in (1, 4):
-            yield buffered
-
-
-def parse(path: Path) -> list[Any]:
-    found = []
-    for chunk in chunks(path):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(chunk)
-        found.append(record)
-    return found
-
-
-def records(run_dir: Path) -> list[Any]:
-    """Every record of every offline part of a run, oldest first.
-
-    wandb's own process may still be writing when the command has ended; its last record is `exit`.
-    """
-    found: list[Any] = []
-    for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb")):
-        deadline = time.monotonic() + 60
-        while not of_type(part := parse(path), "exit"):
-            assert time.monotonic() < deadline, f"{path} was not finished"
-            time.sleep(0.05)
-        found += part
-    return found
-
-
-def of_type(found: list[Any], kind: str) -> list[Any]:
-    return [getattr(r, kind) for r in found if r.WhichOneof("record_type") == kind]
-
-
-def entries(items: Any) -> dict[str, Any]:
-    return {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in items}
-
-
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def config_of(found: list[Any]) -> dict:
-    merged: dict = {}
-    for update in of_type(found, "config"):
-        merged |= entries(update.update)
-    return merged
 
 
 def test_a_run_holds_everything_and_keeps_its_id(offline):
