@@ -17,7 +17,7 @@ from lit_models.runs import RunFolder, explain
 
 
 def run(argv: Sequence[str]) -> int:
-    """Runs a command of LightningCLI.
+    """Runs a command.
 
     A run that ends before its first checkpoint leaves no folder.
 
@@ -33,8 +33,6 @@ def run(argv: Sequence[str]) -> int:
     quiet()
     interrupt, folder, code = GracefulInterrupt(), RunFolder(), 1
     try:
-        # A user's own model or datamodule, named as module.Class, may stand in the current folder.
-        sys.path.append(str(Path.cwd()))
         code = _run(argv, interrupt, folder)
     except KeyboardInterrupt as stop:
         code = 128 + (stop.args or (signal.SIGINT,))[0]
@@ -47,7 +45,14 @@ def run(argv: Sequence[str]) -> int:
 
 def _run(argv: Sequence[str], interrupt: GracefulInterrupt, folder: RunFolder) -> int:
     try:
-        LitCLI(prepare(argv), interrupt, folder)
+        # A user's own model or datamodule, named as module.Class, may stand in the current folder.
+        sys.path.append(_current_folder())
+        if argv[0] == "export":
+            from lit_models.export import export
+
+            export(argv[1:])
+        else:
+            LitCLI(prepare(argv), interrupt, folder)
     except (InputError, MisconfigurationException) as error:
         reason = str(error) if isinstance(error, InputError) else one_line(str(error))
         sys.stderr.write(f"lit-models: error: {reason}\n")
@@ -65,6 +70,13 @@ def _run(argv: Sequence[str], interrupt: GracefulInterrupt, folder: RunFolder) -
         if stop.code not in (None, 0):
             raise
     return 0
+
+
+def _current_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError as error:
+        raise InputError("the current folder no longer exists; change to another") from error
 
 
 def _finish_tracker(code: int) -> None:
