@@ -199,6 +199,16 @@ def save_pretrained(net: nn.Module, folder: str | Path) -> None:
             f"Hugging Face's {family.model_type} has norm_first={family.norm_first}; a model with "
             f"norm_first={sizes['norm_first']} cannot be written as one"
         )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.dumps(_their_config(net, family), indent=2)
+    (folder / "config.json").write_text(config + "\n", encoding="utf-8")
+    weights = _their_weights(net, family)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _their_weights(net: nn.Module, family: Family) -> Weights:
+    """Our weights under their names."""
     state, out = net.state_dict(), {}
     for ours, theirs in _modules(net, family):
         for kind in ("weight", "bias"):
@@ -211,22 +221,21 @@ def save_pretrained(net: nn.Module, folder: str | Path) -> None:
                 value = value.T
             for name, part in zip(theirs, value.chunk(len(theirs)), strict=True):
                 out[f"{name}.{kind}"] = part.contiguous().cpu().clone()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {theirs: sizes[ours] for ours, theirs in family.sizes.items()}
-    architecture = "GPT2LMHeadModel"
-    if family is BERT:
-        pairs = "next_head.weight" in state
-        architecture = "BertForPreTraining" if pairs else "BertForMaskedLM"
-    config |= {
-        "architectures": [architecture],
-        "model_type": family.model_type,
-        **family.fixed,
-    }
-    if family is BERT:
-        config |= {"intermediate_size": 4 * sizes["d_model"], "type_vocab_size": 2}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file(out, folder / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
+def _their_config(net: nn.Module, family: Family) -> dict[str, Any]:
+    """``config.json`` of a network."""
+    sizes = sizes_of(net)
+    config: dict[str, Any] = {"model_type": family.model_type, **family.fixed}
+    config |= {theirs: sizes[ours] for ours, theirs in family.sizes.items()}
+    if family is GPT2:
+        # The default special tokens belong to GPT-2's own vocabulary.
+        config |= {"bos_token_id": None, "eos_token_id": None}
+        return {"architectures": ["GPT2LMHeadModel"], **config}
+    config |= {"intermediate_size": 4 * sizes["d_model"], "type_vocab_size": 2}
+    pairs = "next_head.weight" in net.state_dict()
+    return {"architectures": ["BertForPreTraining" if pairs else "BertForMaskedLM"], **config}
 
 
 def _is_linear(name: str) -> bool:
