@@ -61,14 +61,14 @@ def _search(options: argparse.Namespace, extra: Sequence[str]) -> int:
             raise InputError(f"--{name} must be at least 1, got {getattr(options, name)}")
     if importlib.util.find_spec("optuna") is None:
         raise InputError("optuna is not installed; pip install 'lit-models[sweep]'")
-    from scripts.sweep_study import Study, search, summary
+    from scripts.sweep_study import Study, TrialError, search, summary
 
     file = options.study or Path("runs/sweeps") / f"{Path(options.sweep).stem}.db"
     study = Study(file, options.sweep, tuple(extra), options.seed)
     try:
         search(study, options.trials, options.jobs)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    except TrialError as error:
+        return error.code
     sys.stdout.write(summary(study) + "\n")
     return 0
 

@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import multiprocessing.connection
 import os
 import secrets
 import shlex
@@ -33,6 +34,18 @@ from scripts.sweep_space import Sweep, read_sweep
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # A trial whose process has not been heard of for this long has died.
 _HEARTBEAT_SECONDS = 30
+
+
+class TrialError(Exception):
+    """A trial that ended with an exit code, its message printed.
+
+    Args:
+        code: The exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
 
 
 class TrialReport(L.Callback):
@@ -67,7 +80,7 @@ class TrialReport(L.Callback):
             self.trial.report(value, self._count)
         self.pruned = not math.isfinite(value) or self.trial.should_prune()
         if self.pruned:
-            # The step's own end: checkpoints, logs and the tracked run close as in a whole fit.
+            # Not by an exception: checkpoints, logs and the tracked run close as in a whole fit.
             trainer.should_stop = True
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
@@ -131,7 +144,7 @@ class Study:
             InputError: If the file holds another search, or is no study.
         """
         sweep = self.sweep()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         # Without a heartbeat, a trial whose process was killed would run for ever.
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -141,23 +154,24 @@ class Study:
                 engine_kwargs={"connect_args": {"timeout": 60}},
                 heartbeat_interval=_HEARTBEAT_SECONDS,
             )
-            study = optuna.create_study(
-                storage=storage,
-                study_name="sweep",
-                direction=sweep.direction,
-                load_if_exists=True,
-                pruner=sweep.pruner(),
-            )
+            study = self._claimed(storage, sweep)
         except DatabaseError as error:
             raise InputError(f"{self.file} is no study file; choose another --study") from error
-        self._claim(study, sweep)
         # A resumed search must not repeat the random trials it began with.
         offset = 1000 * len(study.get_trials(deepcopy=False)) + worker
         study.sampler = sweep.sampler(None if self.seed is None else self.seed + offset)
         return study
 
-    def _claim(self, study: optuna.Study, sweep: Sweep) -> None:
-        """Names a new study, and checks that an older one searches the same space."""
+    def _claimed(self, storage: optuna.storages.RDBStorage, sweep: Sweep) -> optuna.Study:
+        """The study of this search; one without results gives way to it."""
+        make = partial(
+            optuna.create_study,
+            storage=storage,
+            study_name="sweep",
+            direction=sweep.direction,
+            load_if_exists=True,
+            pruner=sweep.pruner(),
+        )
         asked = {
             "command": shlex.join([*sweep.command, *self.extra]),
             "metric": sweep.metric,
@@ -165,13 +179,18 @@ class Study:
             "constants": {name: str(value) for name, value in sweep.constants.items()},
             "space": {name: repr(value) for name, value in sweep.space.items()},
         }
-        known = study.user_attrs.get("asked")
-        if known is None:
+        study = make()
+        known = study.user_attrs.get("asked", asked)
+        if known != asked:
+            if study.get_trials(deepcopy=False, states=_DONE):
+                key = next(key for key in asked if known[key] != asked[key])
+                raise InputError(f"{self.file} was made with another {key}; choose another --study")
+            optuna.delete_study(study_name="sweep", storage=storage)
+            study = make()
+        if "asked" not in study.user_attrs:
             study.set_user_attr("group", f"{self.file.stem}-{secrets.token_hex(2)}")
             study.set_user_attr("asked", asked)
-        elif known != asked:
-            key = next(key for key in asked if known[key] != asked[key])
-            raise InputError(f"{self.file} was made with another {key}; choose another --study")
+        return study
 
     def objective(self, trial: Trial) -> float:
         """Runs one trial; its value is that of the best validation."""
@@ -184,7 +203,7 @@ class Study:
         report = TrialReport(trial, sweep.metric, sweep.direction)
         code = run(["fit", *options, *own], partial(TrialCLI, report=report))
         if code != 0:
-            raise SystemExit(code)
+            raise TrialError(code)
         if report.pruned:
             raise optuna.TrialPruned
         if report.best is None:
@@ -203,9 +222,8 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _work(study: Study, worker: int, jobs: int, tickets: Any) -> None:
+def _work(study: Study, worker: int, tickets: Any) -> None:
     """Runs trials until no ticket is left."""
-    torch.set_num_threads(max((os.cpu_count() or 1) // jobs, 1))
     device = device_of(worker, os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count())
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
@@ -214,14 +232,17 @@ def _work(study: Study, worker: int, jobs: int, tickets: Any) -> None:
         opened.optimize(study.objective, n_trials=1, callbacks=[_announce])
 
 
-def _work_alone(*args: Any) -> None:
+def _work_alone(study: Study, worker: int, jobs: int, tickets: Any) -> None:
     """As :func:`_work`, in a process of its own: what ends it is an exit code, in one line."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    torch.set_num_threads(max((os.cpu_count() or 1) // jobs, 1))
     try:
-        _work(*args)
+        _work(study, worker, tickets)
     except InputError as error:
         sys.stderr.write(f"sweep: error: {error}\n")
         sys.exit(2)
+    except TrialError as error:
+        sys.exit(error.code)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -238,13 +259,13 @@ def search(study: Study, num_trials: int, jobs: int) -> None:
     Raises:
         InputError: If a trial's options are refused.
         KeyboardInterrupt: If a signal ended the search; the file continues it.
-        SystemExit: If a worker failed, with its exit code.
+        TrialError: If a trial or its worker failed; its message is printed.
     """
     done = len(study.open().get_trials(deepcopy=False, states=_DONE))
     context = multiprocessing.get_context("spawn")
     tickets = context.Semaphore(max(num_trials - done, 0))
     if jobs == 1:
-        _work(study, 0, jobs, tickets)
+        _work(study, 0, tickets)
         return
     arguments = [(study, worker, jobs, tickets) for worker in range(jobs)]
     workers = [context.Process(target=_work_alone, args=args) for args in arguments]
@@ -254,7 +275,6 @@ def search(study: Study, num_trials: int, jobs: int) -> None:
             process.start()
         _wait(workers)
     finally:
-        # A trial stops as a fit does: after its step, with last.ckpt.
         for process in workers:
             process.terminate()
         for process in workers:
@@ -276,7 +296,7 @@ def _wait(workers: Sequence[Any]) -> None:
             if process.exitcode == 130:
                 raise KeyboardInterrupt
             if process.exitcode:
-                raise SystemExit(process.exitcode)
+                raise TrialError(abs(process.exitcode))
 
 
 def summary(study: Study) -> str:

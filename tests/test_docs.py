@@ -81,8 +81,10 @@ def run(words: list[str], folder: Path) -> None:
     line = " ".join(words)
     if "FOLDER" in words or words[0] == "list":
         assert main(["list"]) == 0
-    elif "ddp" in words or "slurm" in words:
-        build([*words[1:], "--config", "cpu", "--wandb.mode", "disabled"])
+    elif {"ddp", "fsdp", "slurm"} & set(words):
+        # FSDP is refused on a CPU.
+        strategy = ["--trainer.strategy", "auto"] if "fsdp" in words else []
+        build([*words[1:], "--config", "cpu", *strategy, "--wandb.mode", "disabled"])
     elif words[0] == "fit" and "--print_config" not in words:
         fewer = [word for key, value in FEWER.items() if key not in words for word in (key, value)]
         own_data = "--data" in words or "--data.path" in words

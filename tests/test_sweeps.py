@@ -216,6 +216,15 @@ def test_a_diverged_trial_is_pruned(in_tmp, capsys):
     assert "no trial was completed" in capsys.readouterr().out
 
 
+def test_a_mended_mistake_needs_no_new_study(in_tmp):
+    path = write_sweep(in_tmp, parameters={"model.hiden_size": {"min": 1, "max": 3}})
+    asked = [str(path), "--study", "s.db", "--trials", "1"]
+    assert search.main(asked) == 2
+    write_sweep(in_tmp)
+    assert search.main([*asked, "--", "--trainer.max_epochs", "1"]) == 0
+    assert [trial.state.name for trial in trials(in_tmp / "s.db")] == ["COMPLETE"]
+
+
 @pytest.mark.slow
 def test_two_workers_share_a_study(in_tmp, monkeypatch):
     """Two processes, exactly as many trials as asked for, no run twice."""
@@ -239,8 +248,8 @@ def test_a_worker_s_mistake_ends_the_search(in_tmp, monkeypatch, capfd):
 
 def _other_space(folder: Path) -> list[str]:
     path = write_sweep(folder)
-    study = sweep_study.Study(folder / "o.db", str(path))
-    study.open()
+    study = sweep_study.Study(folder / "o.db", str(path)).open()
+    study.add_trial(optuna.trial.create_trial(value=1.0))
     write_sweep(folder, parameters={"model.hidden_size": {"min": 2, "max": 3}})
     return [str(path), "--study", "o.db"]
 
