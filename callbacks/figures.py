@@ -9,6 +9,8 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import WandbLogger
 
+from datamodules.whole_file import whole_file
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -23,7 +25,8 @@ def save_figure(trainer: L.Trainer, name: str, figure: "Figure") -> Path:
     """
     path = Path(trainer.default_root_dir) / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    with whole_file(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(f"figures/{name}", [str(path)])

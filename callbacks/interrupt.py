@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,10 +19,12 @@ class GracefulInterrupt(L.Callback):
 
     Attributes:
         signum: Signal that stopped the run, or None.
+        advice: How to continue, where there is something to continue.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.advice: str | None = None
         self._previous: dict[int, Any] = {}
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
@@ -29,6 +32,11 @@ class GracefulInterrupt(L.Callback):
             raise KeyboardInterrupt
         self.signum = signum
         sys.stderr.write("\nstopping after this step or validation; once more stops at once\n")
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Leaves SIGTERM to Lightning, which tells the other ranks, where there are several."""
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals over, from Lightning too: its handler stops between two hooks."""
@@ -50,13 +58,13 @@ class GracefulInterrupt(L.Callback):
             folder = getattr(trainer.checkpoint_callback, "dirpath", None)
             if folder is not None:
                 trainer.save_checkpoint(Path(folder) / "last.ckpt")
-                sys.stderr.write("saved; continue with --ckpt_path last\n")
+                self.advice = "saved; continue with --ckpt_path last"
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stops a run whose signal came during its last validation; its checkpoints stand."""
         if self.signum is not None:
-            sys.stderr.write("saved; the fit is complete, the test was left out\n")
+            self.advice = "the fit is complete; test it with --ckpt_path best"
             raise KeyboardInterrupt
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -70,5 +78,5 @@ class GracefulInterrupt(L.Callback):
     ) -> None:
         """Remembers an interrupt that came outside a fit, and gives the signals back."""
         if isinstance(exception, KeyboardInterrupt) and self.signum is None:
-            self.signum = signal.SIGINT
+            self.signum = int(exception.args[0]) if exception.args else signal.SIGINT
         self.teardown(trainer, pl_module, "fit")

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 
 from callbacks.tracking import versions
+from datamodules.whole_file import whole_file
 
 Results = dict[str, Any]
 
@@ -90,7 +91,8 @@ class RunReport(L.Callback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.results, indent=2, ensure_ascii=False)
-        (folder / name).write_text(text + "\n", encoding="utf-8")
+        with whole_file(folder / name) as file:
+            file.write(text + "\n")
         sys.stdout.write(self.table(folder) + "\n")
 
     def _collect(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Results:

@@ -12,6 +12,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
+from datamodules.whole_file import whole_file
+
 PACKAGES = ("torch", "lightning", "torchmetrics", "torch-geometric", "scikit-learn", "wandb")
 
 
@@ -43,16 +45,24 @@ class RunConfig(SaveConfigCallback):
         self.facts = facts or {}
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Saves on rank zero, at a fit."""
-        text = self.parser.dump(self.config, skip_none=False, format="yaml")
-        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            folder = Path(trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.yaml").write_text(text, encoding="utf-8")
-        content = yaml.safe_load(text) | self.facts
+        """Sends the configuration to W&B, on rank zero."""
+        content = yaml.safe_load(self._text) | self.facts
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update(content, allow_val_change=True)
+
+    @property
+    def _text(self) -> str:
+        text: str = self.parser.dump(self.config, skip_none=False, format="yaml")
+        return text
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes the file, once a run that is continued has been read without error."""
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(folder / "config.yaml") as file:
+                file.write(self._text)
 
 
 class MetricsCSV(CSVLogger):

@@ -1,5 +1,6 @@
 """A user's samples in a NumPy file: vectors, grey images or images with channels."""
 
+import zipfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +28,8 @@ def read_array(path: str) -> Array:
         raise InputError(f"no file {path!r}; give the path of a .npy file")
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is no .npy array ({reason}); write it by numpy.save") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} holds several arrays; save one of them by numpy.save")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.loader import TensorLoader
+from datamodules.whole_file import whole_file
 
 Split = Literal["train", "val", "test", "predict"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test", "predict")
@@ -173,7 +174,8 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
             outputs: Tensors ``(rows,)`` or ``(rows, columns)`` by name.
             folder: The run's folder.
         """
-        self.prediction_frame(outputs).to_csv(folder / "predictions.csv", index=False)
+        with whole_file(folder / "predictions.csv") as file:
+            self.prediction_frame(outputs).to_csv(file, index=False)
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """Turns the outputs of ``predict_step``, in row order, into the table users read.

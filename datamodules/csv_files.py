@@ -38,8 +38,15 @@ def read_csv(path: str | Path) -> pd.DataFrame:
         raise InputError(f"no file {str(path)!r}; give the path of a CSV file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), [])
+            lines = csv.reader(file)
+            header = next(lines, [])
             _check_header(path, header)
+            first = next(lines, [])
+        if len(first) > len(header):  # pandas would leave the surplus out
+            raise InputError(
+                f"{path}, row {_FIRST_ROW} has {len(first)} cells and the header {len(header)}; "
+                "name every column"
+            )
         return pd.read_csv(
             path,
             encoding="utf-8-sig",
@@ -55,7 +62,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
         raise InputError(f"{path} is not a CSV table: {str(error).strip()}") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}; ask for access") from error
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -103,18 +110,19 @@ def numeric_column(frame: pd.DataFrame, path: str | Path, column: str) -> Array:
     """A column as finite numbers.
 
     Returns:
-        Values, ``(rows,)`` float64.
+        Values, ``(rows,)`` float64, within the range of float32, in which models compute.
 
     Raises:
         InputError: Naming the first cell that is missing, no number or not finite.
     """
     check_complete(frame, path, column)
     values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
-    wrong = np.flatnonzero(~np.isfinite(values))
+    wrong = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max))
     if len(wrong):
         cell = frame[column].iloc[wrong[0]]
         raise InputError(
-            f"{path}, row {wrong[0] + _FIRST_ROW}: {column!r} is {cell!r}, not a finite number"
+            f"{path}, row {wrong[0] + _FIRST_ROW}: {column!r} is {cell!r}, not a finite number "
+            "of single precision"
         )
     return values
 

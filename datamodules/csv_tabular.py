@@ -119,7 +119,10 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         path = Path(str(self.test_rows))
         if not path.is_file():
             raise InputError(f"no file {str(path)!r}; test_rows holds one line per split")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {path} ({error}); test_rows holds numbers") from error
         if not 0 <= self.split_index < len(lines):
             raise InputError(f"{path} has {len(lines)} splits; split {self.split_index} is none")
         try:

@@ -1,7 +1,6 @@
 """Checked reading of graphs: CSV files, saved torch-geometric ``Data``, datasets by name."""
 
 import importlib
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from datamodules.csv_files import check_complete, numeric_column, read_csv
 from datamodules.errors import InputError
+from datamodules.torch_file import load_plain
 
 _PLANETOID = ("Cora", "CiteSeer", "PubMed")
 _FIRST_ROW = 2
@@ -97,14 +97,9 @@ def load_saved(path: Path) -> list[Any]:
 
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}; give a Data saved with torch.save")
-    try:
-        parts = [Data, DataEdgeAttr, DataTensorAttr, EdgeStorage, GlobalStorage, NodeStorage]
-        with torch.serialization.safe_globals(parts):
-            loaded = torch.load(path, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} is no readable file of torch_geometric.data.Data; save one with torch.save"
-        ) from error
+    parts = [Data, DataEdgeAttr, DataTensorAttr, EdgeStorage, GlobalStorage, NodeStorage]
+    what = "file of torch_geometric.data.Data"
+    loaded = load_plain(path, what, "save one with torch.save", parts)
     return list(loaded) if isinstance(loaded, (list, tuple)) else [loaded]
 
 

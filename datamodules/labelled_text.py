@@ -78,6 +78,8 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         require_columns(frame, self.path, [self.text, self.label])
         check_complete(frame, self.path, self.text)
         check_complete(frame, self.path, self.label)
+        if len(frame) == 0:
+            raise InputError(f"{self.path} has no rows; give one text and class per row")
         return frame
 
     @cached_property

@@ -82,7 +82,10 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
     @cached_property
     def nodes(self) -> list[str]:
         """Names of the nodes."""
-        return [str(name) for name in self._frame.columns if name != self._date_column]
+        nodes = [str(name) for name in self._frame.columns if name != self._date_column]
+        if not nodes:
+            raise InputError(f"{self.path} has no column beside the dates; give one per node")
+        return nodes
 
     @property
     def num_nodes(self) -> int:

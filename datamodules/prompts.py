@@ -108,7 +108,11 @@ def read_lines(path: str) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from error
+        raise InputError(
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; ask for access") from error
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise InputError(f"{path} has no line with text")

@@ -11,6 +11,7 @@ from datamodules.base import LitDataModule, Split
 from datamodules.batches import SampleBatch
 from datamodules.errors import InputError
 from datamodules.mixture_law import MixtureLaw
+from datamodules.whole_file import whole_file
 
 
 class SampleDataModule(LitDataModule[SampleBatch]):
@@ -70,6 +71,8 @@ class SampleDataModule(LitDataModule[SampleBatch]):
 
     def write_predictions(self, outputs: Mapping[str, Tensor], folder: Path) -> None:
         """Writes ``samples.npy``, and ``classes.npy`` where samples have a class."""
-        np.save(folder / "samples.npy", outputs["sample"].float().numpy())
+        with whole_file(folder / "samples.npy", "wb") as file:
+            np.save(file, outputs["sample"].float().numpy())
         if "class" in outputs:
-            np.save(folder / "classes.npy", outputs["class"].numpy())
+            with whole_file(folder / "classes.npy", "wb") as file:
+                np.save(file, outputs["class"].numpy())

@@ -25,6 +25,8 @@ def hold_out(
     Raises:
         InputError: If one part would be empty, or a class is too rare to be in both.
     """
+    if not 0 < fraction < 1:
+        raise InputError(f"the share of a split must lie in (0, 1), got {fraction}")
     num_held_out = round(fraction * len(rows))
     if not 0 < num_held_out < len(rows):
         raise InputError(

@@ -67,6 +67,8 @@ def read_pairs(path: str, need_target: bool = True) -> Pairs:
         raise InputError(
             f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; ask for access") from error
     if lines[-1] == "":
         lines.pop()
     if not lines:

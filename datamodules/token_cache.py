@@ -1,7 +1,6 @@
 """A text file as tokens, encoded once and memory-mapped ever after."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 
 from datamodules.errors import InputError
 from datamodules.tokenization import load_tokenizer, train_tokenizer
+from datamodules.whole_file import whole_file
 
 Tokens = np.ndarray[Any, Any]
 _VERSION = "1"  # of the files below; raised when their content changes
@@ -91,7 +91,7 @@ def _read_text(path: str) -> str:
             f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}; ask for access") from error
     if not text.strip():
         raise InputError(f"{path} is empty; give a text to learn from")
     return text
@@ -112,10 +112,8 @@ def _encode(text: str, bounds: tuple[int, ...], tokenizer: Any, names: list[Path
         (names[1], lambda file: np.save(file, np.concatenate(parts))),
         (names[2], lambda file: np.save(file, np.array(ends[:2]))),
     ):
-        temporary = name.with_name(f"{name.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
+        with whole_file(name, "wb") as file:
             write(file)
-        temporary.replace(name)
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -1,13 +1,11 @@
 """Vocabularies for a user's text, trained on its training part by Hugging Face ``tokenizers``."""
 
-import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from datamodules.errors import InputError
+from datamodules.torch_file import load_plain
 
 TOKENIZER_KEY = "tokenizer"
 TokenizerKind = Literal["char", "word", "bpe", "wordpiece"]
@@ -100,13 +98,14 @@ def load_tokenizer(source: str) -> Any:
             return Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
             raise InputError(f"{path} is no tokenizer file: {error}") from error
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} is no readable checkpoint") from error
-    for state in checkpoint.values():
-        if isinstance(state, dict) and TOKENIZER_KEY in state:
-            return Tokenizer.from_str(state[TOKENIZER_KEY])
+    checkpoint = load_plain(path, "checkpoint", "give an earlier one")
+    states = checkpoint.values() if isinstance(checkpoint, dict) else ()
+    for state in states:
+        if isinstance(state, dict) and isinstance(state.get(TOKENIZER_KEY), str):
+            try:
+                return Tokenizer.from_str(state[TOKENIZER_KEY])
+            except Exception as error:  # tokenizers raises bare Exception
+                raise InputError(f"{path} holds no readable vocabulary: {error}") from error
     raise InputError(f"{path} holds no vocabulary; its model was not trained on a text file")
 
 

@@ -1,7 +1,11 @@
 """``lit-models``: answers ``--help`` and ``list`` at once, imports the rest only for a run."""
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 USAGE = """\
 usage: lit-models COMMAND [--config NAME_OR_FILE ...] [--OPTION VALUE ...]
@@ -42,9 +46,37 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Command line without the program's name; ``sys.argv`` by default.
 
     Returns:
-        Exit code: 0, 2 after a mistake in the input, 130 after Ctrl-C.
+        Exit code: 0, 2 after a mistake in the input, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    argv = list(sys.argv[1:] if args is None else args)
+    try:
+        with _sigterm_interrupts():
+            return _dispatch(list(sys.argv[1:] if args is None else args))
+    except KeyboardInterrupt as stop:
+        # A signal's number and what to do next; Python's own Ctrl-C has neither.
+        signum, *advice = stop.args or (signal.SIGINT,)
+        what = ": ".join([f"stopped by {signal.Signals(signum).name}", *advice])
+        sys.stderr.write(f"lit-models: {what}\n")
+        return 128 + int(signum)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Lets SIGTERM end the command as Ctrl-C does: by an exception, so that all is tidied up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signum)
+
+
+def _dispatch(argv: list[str]) -> int:
     command = argv[0] if argv else "--help"
     if command in ("-h", "--help"):
         sys.stdout.write(USAGE + "\n")
@@ -58,7 +90,7 @@ def main(args: Sequence[str] | None = None) -> int:
         known = ", ".join((*COMMANDS, "list"))
         sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
         return 2
-    from lit_models.cli import run
+    from lit_models.command import run
 
     return run(argv)
 

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,10 @@ _CLASS_OPTIONS = {
     "--data": datamodules,
     "--data.class_path": datamodules,
 }
+
+
+# Sections of a configuration that hold options, and no value.
+_GROUPS = ("trainer", "wandb", "checkpoint", "last_checkpoint")
 
 
 @dataclass
@@ -59,7 +64,11 @@ def prepare(argv: Sequence[str]) -> CommandLine:
     experiment = _last(others, "--experiment") or _experiment(configs, layers, others)
     line = CommandLine(given=list(argv), args=[])
     others = [option for option in others if option[0] != "--ckpt_path"]
+    if ("--ckpt_path", None) in options:
+        raise InputError("--ckpt_path needs a value: best, last or the path of a .ckpt file")
     name = _last(options, "--ckpt_path")
+    if name is None:
+        name = _setting(layers, "ckpt_path")
     if name is None and command != "fit" and "--help" not in rest and "--print_config" not in rest:
         raise InputError(
             f"{command} needs --ckpt_path best, last or FILE (none: the weights as initialised)"
@@ -75,6 +84,8 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         others.append(("--ckpt_path", str(line.checkpoint)))
     if command in ("validate", "test"):
         others.insert(0, ("--verbose", "false"))  # the report prints a table of its own
+    for path, layer in zip(configs, layers, strict=True):
+        _check_groups(path, layer)
     _import_named_classes(layers)
     line.args = [command]
     for path in (configs_root() / "defaults.yaml", *configs):
@@ -94,6 +105,23 @@ def prepare(argv: Sequence[str]) -> CommandLine:
     return line
 
 
+def _check_groups(path: Path, layer: dict[str, Any]) -> None:
+    for group in _GROUPS:
+        if group in layer and not isinstance(layer[group], dict):
+            raise InputError(
+                f"{path}: {group} is {reprlib.repr(layer[group])}; write `name: value` lines "
+                "below it, or leave it out"
+            )
+    for group in ("model", "data"):
+        section = layer.get(group)
+        class_path = section.get("class_path", "") if isinstance(section, dict) else ""
+        if not isinstance(class_path, str):
+            raise InputError(
+                f"{path}: class_path of {group} is {reprlib.repr(class_path)}; give the name of a "
+                "class of the package, or a.b.C"
+            )
+
+
 def class_arguments(class_path: str) -> list[str]:
     """Names of a class's arguments; none for a class that cannot be imported."""
     module, _, name = class_path.rpartition(".")
@@ -105,9 +133,9 @@ def class_arguments(class_path: str) -> list[str]:
 
 
 def _last_class_path(layers: Sequence[dict[str, Any]], args: Sequence[str], key: str) -> str | None:
-    given = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg == f"--{key}"]
+    given: list[Any] = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg == f"--{key}"]
     named = [layer[key].get("class_path") for layer in layers if isinstance(layer.get(key), dict)]
-    return next((path for path in reversed(named + given) if path is not None), None)
+    return next((path for path in reversed(named + given) if isinstance(path, str)), None)
 
 
 def _options(args: Sequence[str]) -> Iterator[tuple[str, str | None]]:

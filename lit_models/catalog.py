@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.resources
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,23 @@ def configs_root() -> Path:
     return Path(str(importlib.resources.files("configs")))
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's loader of plain data, which takes the last of two equal names in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose names differ."""
+        names: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in names:
+                problem = f"{key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            names.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
     """Reads one configuration file.
 
@@ -26,9 +44,16 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the configuration {path}: {error}") from error
+        config = yaml.load(text, Loader=_Loader)
+        json.dumps(config, default=str, skipkeys=True)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text (byte {error.start}); give a YAML file"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; ask for access") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} refers to itself (&name, *name); write it out") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -1,32 +1,70 @@
 """Checkpoints are read as data, never executed, and checked before a run begins."""
 
-import pickle
-import zipfile
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
 
 from datamodules.errors import InputError
+from datamodules.torch_file import load_plain
+from datamodules.whole_file import whole_file
+
+# What a fit continues from, beside the weights.
+_PROGRESS = ("global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks")
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Saves a checkpoint whole or not at all.
+
+    Lightning writes into the system's folder for temporary files and moves the file from there,
+    which copies it where that is another file system: a full disk then leaves half a checkpoint in
+    the place of a good one (lightning 2.6.6).
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Writes the file beside its place and moves it there.
+
+        Raises:
+            OSError: If it cannot be written; the file that stood there stays.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with whole_file(path, "wb") as file:
+            file.write(content.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Loads a checkpoint with ``weights_only=True``.
+    """Loads a checkpoint as plain data.
 
     Raises:
         InputError: If the file is truncated, no checkpoint, or holds more than plain data.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else "empty file"
-        raise InputError(
-            f"{path} is no readable checkpoint ({reason}); give an earlier one"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise InputError(f"{path} is no Lightning checkpoint: it has no state_dict")
-    return checkpoint
+    checkpoint = load_plain(path, "checkpoint", "give an earlier one")
+    found: dict[str, Any] = checkpoint if isinstance(checkpoint, dict) else {}
+    weights = found.get("state_dict")
+    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise InputError(f"{path} is no Lightning checkpoint: it has no state_dict of tensors")
+    return found
+
+
+def check_resumable(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Checks that a checkpoint holds where its run stood, and not the weights alone.
+
+    Raises:
+        InputError: Naming what it lacks.
+    """
+    for name in _PROGRESS:
+        if name not in checkpoint:
+            raise InputError(
+                f"{path} holds weights alone, without {name!r}; give a last.ckpt to continue from"
+            )
 
 
 def check_compatible(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> None:

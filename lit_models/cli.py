@@ -1,13 +1,10 @@
 """LightningCLI over every model and datamodule: layered configs, run folders, fit-then-test."""
 
 import difflib
-import logging
 import os
 import re
 import shlex
-import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -17,6 +14,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.interrupt import GracefulInterrupt
 from callbacks.last_checkpoint import LastCheckpoint
@@ -28,8 +27,21 @@ from callbacks.run_report import RunReport
 from callbacks.tracking import MetricsCSV, RunConfig, versions
 from datamodules.errors import InputError
 from lit_models.arguments import CommandLine, class_arguments, prepare
-from lit_models.checkpoints import check_compatible, read_checkpoint
-from lit_models.runs import RUN_DIR_VARIABLE, git_commit, is_child_rank, new_run_id
+from lit_models.checkpoints import (
+    WholeCheckpointIO,
+    check_compatible,
+    check_resumable,
+    read_checkpoint,
+)
+from lit_models.checks import check_fit, check_names, check_ranges
+from lit_models.messages import one_line, quiet
+from lit_models.runs import (
+    RUN_DIR_VARIABLE,
+    RunFolder,
+    git_commit,
+    is_child_rank,
+    new_run_id,
+)
 
 # What the data know and a model needs; linked wherever the model has an argument of that name.
 LINKED_SIZES = (
@@ -85,38 +97,25 @@ class OneLineParser(LightningArgumentParser):
         raise InputError(one_line(message)) from ex
 
 
-# What jsonargparse says around the reason: the union's other members and the value's inner form.
-_PARSER_NOISE = (
-    (r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: ", ""),
-    (r" Expected a <class 'NoneType'>( Given value.*)?$", ""),
-    (r" Given value type: .*$", ""),
-    (r"Expected a <class '(\w+)'>\. Got value: ", r"expected \1, got "),
-    (r"init_args\.|Parser key ", ""),
-)
-
-
-def one_line(message: str) -> str:
-    """A message of several lines as one, reduced to the reason."""
-    text = re.sub(r"\s*\n\s*-?\s*", " ", message.strip())
-    for pattern, replacement in _PARSER_NOISE:
-        text = re.sub(pattern, replacement, text)
-    return text
-
-
 class LitCLI(LightningCLI):
     """The command behind ``lit-models``.
 
     Args:
         command_line: The prepared command line.
         interrupt: Callback that handles Ctrl-C.
+        folder: What becomes of the run's folder.
         run: Whether to run the subcommand; False builds model, datamodule and trainer only.
     """
 
     def __init__(
-        self, command_line: CommandLine, interrupt: GracefulInterrupt, run: bool = True
+        self,
+        command_line: CommandLine,
+        interrupt: GracefulInterrupt,
+        folder: RunFolder,
+        run: bool = True,
     ) -> None:
         self.command_line = command_line
-        self.interrupt = interrupt
+        self.interrupt, self.folder = interrupt, folder
         self.run_dir = Path()
         path = command_line.checkpoint
         self.checkpoint = None if path is None else read_checkpoint(path)
@@ -157,11 +156,14 @@ class LitCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except InputError as error:
             raise InputError(f"{error}{self._close_options(str(error))}") from error
+        command = self.config.get("subcommand")
+        check_ranges(self.config[command] if command else self.config)
 
     def _close_options(self, message: str) -> str:
         unknown = re.search(r"[Oo]ption '([\w.]+)' is not accepted", message)
         if unknown is None:
-            return ""
+            stray = "unrecognized arguments" in message or "not accept option" in message
+            return "; --help lists the options" if stray else ""
         classes = self.command_line.classes.values()
         known = [name for class_path in classes for name in class_arguments(class_path)]
         close = difflib.get_close_matches(unknown[1].rsplit(".", 1)[-1], known, n=3)
@@ -176,6 +178,7 @@ class LitCLI(LightningCLI):
         """Fixes the run's folder before anything refers to it."""
         config = self._own_config
         experiment = config["experiment"] or "custom"
+        check_names(experiment, config["run_id"])
         if is_child_rank():
             self.run_dir = Path(os.environ[RUN_DIR_VARIABLE])
         elif self.command_line.run_dir is not None:
@@ -243,7 +246,10 @@ class LitCLI(LightningCLI):
         own.append(RunConfig(parser, config, facts))
         # The report comes last: it names the figures that other callbacks have drawn.
         kwargs["callbacks"] = [*given, *own, self.report]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        return trainer
 
     def _loggers(self, config: Any) -> list[Logger]:
         loggers: list[Logger] = []
@@ -268,7 +274,7 @@ class LitCLI(LightningCLI):
             vars(logger).get("_wandb_init", {}).pop("anonymous", None)
             loggers.append(logger)
         if self.subcommand in (None, "fit"):
-            step = None if self.checkpoint is None else self.checkpoint["global_step"]
+            step = None if self.checkpoint is None else self.checkpoint.get("global_step")
             loggers.append(MetricsCSV(self.run_dir, step))
         return loggers
 
@@ -282,7 +288,12 @@ class LitCLI(LightningCLI):
             self.datamodule.setup("test")
         if self.command_line.checkpoint is not None and self.checkpoint is not None:
             check_compatible(self.command_line.checkpoint, self.checkpoint, self.model)
-        self.run_dir.mkdir(parents=True, exist_ok=True)
+            if self.subcommand == "fit":
+                check_resumable(self.command_line.checkpoint, self.checkpoint)
+        if self.subcommand == "fit":
+            check_fit(self.trainer, self.model, self.datamodule)
+        if getattr(rank_zero_only, "rank", 0) == 0:  # one process makes the folder, and no other
+            self.folder.open(self.run_dir, alone=self.subcommand == "fit")
 
     def after_fit(self) -> None:
         """Tests the best checkpoint."""
@@ -293,74 +304,7 @@ class LitCLI(LightningCLI):
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
 
 
-def _quiet() -> None:
-    """Silences what says nothing to the user of the command."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        # Metrics of a finished run stand beside a continued one on purpose.
-        r".*logs directory .* exists and is not empty.*",
-        r".*Checkpoint directory .* exists and is not empty.*",
-        # The launcher prepares sys.argv and passes it on.
-        r".*LightningCLI's args parameter is intended.*",
-        # A deprecation inside Lightning, of no concern to a user.
-        r".*isinstance\(treespec, LeafSpec\).*",
-        # A run of few batches is an ordinary run here.
-        r".*number of training batches .* is smaller than the logging interval.*",
-        # Sparse features and graphs; what is used of them is tested.
-        r".*Sparse CSR tensor support is in beta state.*",
-        # jsonargparse tells which arguments a changed class drops; that is what was asked for.
-        r".*discarding init_args.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-
-
-def run(argv: Sequence[str], make_cli: Callable[..., LitCLI] = LitCLI) -> int:
-    """Runs a command of LightningCLI.
-
-    Args:
-        argv: Command line without the program's name.
-        make_cli: Makes, and so runs, the CLI from the command line and the interrupt callback.
-
-    Returns:
-        Exit code: 0, 2 after a mistake in the input, 128 + signal after an interrupt.
-    """
-    _quiet()
-    # A user's own model or datamodule, named as module.Class, may stand in the current folder.
-    sys.path.append(str(Path.cwd()))
-    code = 1
-    try:
-        code = _run(argv, make_cli)
-    finally:
-        _finish_tracker(code)
-    return code
-
-
-def _run(argv: Sequence[str], make_cli: Callable[..., LitCLI]) -> int:
-    interrupt = GracefulInterrupt()
-    try:
-        make_cli(prepare(argv), interrupt)
-    except InputError as error:
-        sys.stderr.write(f"lit-models: error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except SystemExit as stop:
-        if interrupt.signum is not None:
-            return 128 + interrupt.signum
-        if stop.code not in (None, 0):
-            raise
-    return 0
-
-
-def _finish_tracker(code: int) -> None:
-    """Ends the W&B run with the command's exit code, so that a second command starts its own."""
-    wandb: Any = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=code)
-
-
 def build(argv: Sequence[str]) -> LitCLI:
     """Builds model, datamodule and trainer of a ``fit`` command without running it."""
-    _quiet()
-    return LitCLI(prepare(["fit", *argv]), GracefulInterrupt(), run=False)
+    quiet()
+    return LitCLI(prepare(["fit", *argv]), GracefulInterrupt(), RunFolder(), run=False)

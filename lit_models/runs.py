@@ -1,7 +1,10 @@
 """Run folders ``runs/<experiment>/<run id>/`` and the checkpoints inside them."""
 
+import errno
+import fcntl
 import os
 import secrets
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +15,84 @@ from datamodules.errors import InputError
 
 # Set by the first process of a run; the ranks it starts write to the same folder.
 RUN_DIR_VARIABLE = "LIT_MODELS_RUN_DIR"
+
+# What the system refuses, and what the user can do about it.
+_REFUSALS = {
+    errno.ENOSPC: "free some space on the disk",
+    errno.EDQUOT: "free some of your quota on the disk",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.EROFS: "choose a folder that can be written to with --runs_dir",
+    errno.EACCES: "ask for access, or choose another folder with --runs_dir",
+    errno.EPERM: "ask for access, or choose another folder with --runs_dir",
+    errno.EEXIST: "a file stands where a folder is needed; choose another --runs_dir",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another --runs_dir",
+    errno.EISDIR: "a folder stands where a file is needed; remove it",
+    errno.ENAMETOOLONG: "shorten --run_id or --runs_dir",
+    errno.EIO: "check the disk",
+}
+
+
+def explain(error: OSError) -> str | None:
+    """What the system refused and the fix, on one line; None where no user can mend it."""
+    fix = _REFUSALS.get(error.errno or 0)
+    if fix is None:
+        return None
+    return f"{error.filename or 'a file'}: {error.strerror}; {fix}"
+
+
+class RunFolder:
+    """The folder that a command writes to: made late, held alone, removed if nothing came of it."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._made: list[Path] = []
+        self._lock: int | None = None
+
+    def open(self, path: Path, alone: bool) -> None:
+        """Makes the folder.
+
+        Args:
+            path: The folder.
+            alone: Whether another command that does the same is an error.
+
+        Raises:
+            InputError: If another command holds the folder.
+        """
+        for folder in reversed((path, *path.parents)):
+            if not folder.exists():
+                folder.mkdir(exist_ok=True)
+                self._made.insert(0, folder)
+        if alone:
+            self._hold(path)
+        self._path = path
+
+    def _hold(self, path: Path) -> None:
+        self._lock = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another command writes to {path}; wait for it, or choose another --run_id"
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # not on every file system
+                raise
+
+    def close(self, keep: bool) -> None:
+        """Gives the folder back.
+
+        Args:
+            keep: Whether it stays in any case; else only if it holds a checkpoint or was there
+                before.
+        """
+        started = self._path is not None and any(self._path.glob("checkpoints/*.ckpt"))
+        for folder in [] if keep or started else self._made:
+            if folder == self._path:
+                shutil.rmtree(folder)
+            elif not any(folder.iterdir()):
+                folder.rmdir()
+        if self._lock is not None:
+            os.close(self._lock)
 
 
 def new_run_id() -> str:

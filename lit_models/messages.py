@@ -1,0 +1,75 @@
+"""What the parser and Lightning say: errors as one line, the rest only where it matters."""
+
+import logging
+import re
+import warnings
+
+# The other members of a union, and hints at the parser's own forms: no reason of the user's.
+_NOISE = re.compile(
+    r"$|Does not validate|Subtypes:|Errors:|Given value type:|Expected a path but|Subclass types "
+    r"expect|a class path \(str\)|a dict with|Expected a <class 'NoneType'>"
+)
+_LONG = 80  # from here on a value is a whole section
+_TYPE = re.compile(
+    r"Expected an? (?:<class '(?:\w+\.)*(?P<type>\w+)'>|typing\.Literal\[(?P<words>.*)\]|"
+    r"(?P<path>dot import path string))(?:[.:] (?:Got value: )?(?P<value>.*))?"
+)
+
+
+def one_line(message: str) -> str:
+    """A message of several lines as one."""
+    lines = [re.sub(r"^\s*(- )?", "", line).rstrip() for line in message.strip().splitlines()]
+    if not lines or not lines[0].startswith(("Parser key", "Does not validate")):
+        return " ".join(line for line in lines if line)
+    keys: list[str] = []
+    reasons: list[str] = []
+    expected: list[str] = []
+    value = None
+    for line in lines:
+        kind = _TYPE.fullmatch(line)
+        if line.startswith("Parser key"):
+            keys.append(line.split('"')[1])
+            reasons += filter(None, [line.partition('":')[2].strip()])
+        elif line.startswith("Given value: "):
+            given = re.sub(r"NestedArg\(.*val='?(.*?)'?\)$", r"\1", line).removeprefix(
+                "Given value: "
+            )
+            value = value or (given if len(given) < _LONG else None)
+        elif _NOISE.match(line):
+            continue
+        elif kind:
+            expected.append(kind["type"] or kind["words"] or "a class path")
+            value = value or kind["value"]
+        else:
+            reasons.append(line)
+    reason = " ".join(dict.fromkeys(reasons)).replace("init_args.", "")
+    given = "" if value is None else f", got {value}"
+    if not reason:
+        reason = f"expected {' or '.join(dict.fromkeys(expected))}{given}"
+    elif value is not None and value not in reason:
+        reason += given
+    text = ": ".join([*dict.fromkeys(keys), reason])
+    # Keys of nested parsers stand before the reason.
+    return re.sub(r"^(?:[\w.]+: )+", lambda found: f"{found[0][:-2].replace(': ', '.')}: ", text)
+
+
+def quiet() -> None:
+    """Silences what says nothing to the user of the command."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        # Metrics of a finished run stand beside a continued one on purpose.
+        r".*logs directory .* exists and is not empty.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        # The launcher prepares sys.argv and passes it on.
+        r".*LightningCLI's args parameter is intended.*",
+        # A deprecation inside Lightning, of no concern to a user.
+        r".*isinstance\(treespec, LeafSpec\).*",
+        # A run of few batches is an ordinary run here.
+        r".*number of training batches .* is smaller than the logging interval.*",
+        # Sparse features and graphs; what is used of them is tested.
+        r".*Sparse CSR tensor support is in beta state.*",
+        # jsonargparse tells which arguments a changed class drops; that is what was asked for.
+        r".*discarding init_args.*",
+    ):
+        warnings.filterwarnings("ignore", message)
