@@ -15,6 +15,7 @@ commands:
   validate   score a checkpoint on the validation set
   test       score a checkpoint on the test set
   predict    write a checkpoint's predictions to predictions.csv
+  export     write a checkpoint as a torch.export or ONNX file: --format torch|onnx --output FILE
   list       show the packaged experiments
 
 common options (lit-models COMMAND --help shows all):
@@ -31,12 +32,13 @@ examples:
   lit-models fit --config lstm
   lit-models fit --config lstm --config ddp --trainer.devices 2
   lit-models test --config lstm --ckpt_path best
+  lit-models export --config lstm --ckpt_path best --format onnx
   lit-models fit --config lstm --data CSVSeriesDataModule --data.path my.csv --data.target price
 
 Each run has its own folder runs/EXPERIMENT/RUN_ID. Weights & Biases records offline unless
 WANDB_MODE=online or --config online is given."""
 
-COMMANDS = ("fit", "validate", "test", "predict")
+COMMANDS = ("fit", "validate", "test", "predict", "export")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ weighted by the number of targets, metrics are torchmetrics objects, and the gra
 ranks is the gradient of the one large batch, also where the ranks' shares differ in size.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -95,6 +96,14 @@ class LitModule(L.LightningModule):
     def eval_step(self, batch: Any) -> StepOutput:
         """As :meth:`step`, at evaluation; a model overrides it where the two differ."""
         return self.step(batch)
+
+    def example_inputs(self, batch: Any) -> dict[str, Any]:
+        """Arguments of ``forward`` by name, from a batch, to export the model with."""
+        names = inspect.signature(self.forward).parameters
+        missing = next((name for name in names if not hasattr(batch, name)), None)
+        if missing is not None:
+            raise NotImplementedError(f"its forward takes {missing!r}, which no batch holds")
+        return {name: getattr(batch, name) for name in names}
 
     def update_metrics(self, metrics: MetricCollection, output: StepOutput) -> None:
         """Shows a batch to the metrics."""

@@ -67,6 +67,9 @@ LINKED_SIZES = (
 )
 
 
+_WANDB_MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
+
+
 @dataclass
 class WandbOptions:
     """Weights & Biases.
@@ -257,6 +260,8 @@ class LitCLI(LightningCLI):
         # The server of a sweep waits for the runs it has asked an agent for.
         default = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"
         mode = wandb["mode"] or os.environ.get("WANDB_MODE", default)
+        if mode not in _WANDB_MODES:
+            raise InputError(f"WANDB_MODE is {mode!r}; set it to online, offline or disabled")
         os.environ["WANDB_MODE"] = mode
         if mode != "disabled" and not config["trainer"]["fast_dev_run"]:
             os.environ.setdefault("WANDB_SILENT", "true")
@@ -301,6 +306,7 @@ class LitCLI(LightningCLI):
             return
         checkpoint = self.trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_path", "") or None
+        self.interrupt.advice = "the fit is complete; test it with --ckpt_path best"
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
 
 

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from lit_models.messages import one_line, quiet
 from lit_models.runs import RunFolder, explain
 
 
-def run(argv: Sequence[str]) -> int:
-    """Runs a command of LightningCLI.
+def run(argv: Sequence[str], make_cli: Callable[..., LitCLI] = LitCLI) -> int:
+    """Runs a command.
 
     A run that ends before its first checkpoint leaves no folder.
 
     Args:
         argv: Command line without the program's name.
+        make_cli: Makes, and so runs, the CLI from the command line, the interrupt callback and the
+            run's folder.
 
     Returns:
         Exit code: 0, or 2 after a mistake in the input.
@@ -33,9 +35,7 @@ def run(argv: Sequence[str]) -> int:
     quiet()
     interrupt, folder, code = GracefulInterrupt(), RunFolder(), 1
     try:
-        # A user's own model or datamodule, named as module.Class, may stand in the current folder.
-        sys.path.append(str(Path.cwd()))
-        code = _run(argv, interrupt, folder)
+        code = _run(argv, interrupt, folder, make_cli)
     except KeyboardInterrupt as stop:
         code = 128 + (stop.args or (signal.SIGINT,))[0]
         raise
@@ -45,9 +45,21 @@ def run(argv: Sequence[str]) -> int:
     return code
 
 
-def _run(argv: Sequence[str], interrupt: GracefulInterrupt, folder: RunFolder) -> int:
+def _run(
+    argv: Sequence[str],
+    interrupt: GracefulInterrupt,
+    folder: RunFolder,
+    make_cli: Callable[..., LitCLI],
+) -> int:
     try:
-        LitCLI(prepare(argv), interrupt, folder)
+        # A user's own model or datamodule, named as module.Class, may stand in the current folder.
+        sys.path.append(_current_folder())
+        if argv[0] == "export":
+            from lit_models.export import export
+
+            export(argv[1:])
+        else:
+            make_cli(prepare(argv), interrupt, folder)
     except (InputError, MisconfigurationException) as error:
         reason = str(error) if isinstance(error, InputError) else one_line(str(error))
         sys.stderr.write(f"lit-models: error: {reason}\n")
@@ -65,6 +77,13 @@ def _run(argv: Sequence[str], interrupt: GracefulInterrupt, folder: RunFolder) -
         if stop.code not in (None, 0):
             raise
     return 0
+
+
+def _current_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError as error:
+        raise InputError("the current folder no longer exists; change to another") from error
 
 
 def _finish_tracker(code: int) -> None:

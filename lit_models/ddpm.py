@@ -193,6 +193,11 @@ class LitDDPM(LitModule):
         output = self._output(x_t, self.embedding(t), self._class_vectors(len(x_t), y))
         return self.diffusion.to_noise(output, x_t, t, self.prediction)
 
+    def example_inputs(self, batch: SampleBatch) -> dict[str, Any]:
+        """The rows, as if noised, each at the first step."""
+        t = torch.zeros(len(batch.x0), dtype=torch.long)
+        return {"x_t": batch.x0, "t": t, "y": batch.y if self.num_classes else None}
+
     def _class_vectors(self, num_rows: int, y: Tensor | None) -> list[Tensor]:
         """Embeddings of the classes and, for guidance, of no class; empty without classes."""
         table = self.embedding.classes

@@ -25,7 +25,9 @@ from sqlalchemy.exc import DatabaseError
 from callbacks.interrupt import GracefulInterrupt
 from datamodules.errors import InputError
 from lit_models.arguments import CommandLine
-from lit_models.cli import LitCLI, run
+from lit_models.cli import LitCLI
+from lit_models.command import run
+from lit_models.runs import RunFolder
 from scripts.sweep_space import Sweep, read_sweep
 
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -78,14 +80,19 @@ class TrialCLI(LitCLI):
     Args:
         command_line: The prepared command line.
         interrupt: Callback that handles Ctrl-C.
+        folder: What becomes of the run's folder.
         report: Callback that reports to the trial.
     """
 
     def __init__(
-        self, command_line: CommandLine, interrupt: GracefulInterrupt, report: TrialReport
+        self,
+        command_line: CommandLine,
+        interrupt: GracefulInterrupt,
+        folder: RunFolder,
+        report: TrialReport,
     ) -> None:
         self.trial_report = report
-        super().__init__(command_line, interrupt)
+        super().__init__(command_line, interrupt, folder)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Builds the trainer of one process, with the report."""
@@ -176,8 +183,6 @@ class Study:
         own += ["--test_after_fit=false", "--trainer.enable_progress_bar=false"]
         report = TrialReport(trial, sweep.metric, sweep.direction)
         code = run(["fit", *options, *own], partial(TrialCLI, report=report))
-        if code > 128:
-            raise KeyboardInterrupt
         if code != 0:
             raise SystemExit(code)
         if report.pruned:
