@@ -23,7 +23,8 @@ def run(argv: Sequence[str], make_cli: Callable[..., LitCLI] = LitCLI) -> int:
 
     Args:
         argv: Command line without the program's name.
-        make_cli: Makes, and so runs, the CLI from command line, interrupt callback and folder.
+        make_cli: Makes, and so runs, the CLI from the command line, the interrupt callback and the
+            run's folder.
 
     Returns:
         Exit code: 0, or 2 after a mistake in the input.

@@ -106,6 +106,16 @@ class OnTensors(nn.Module):
         return self.model(self.make(**dict(zip(self.names, tensors, strict=True)), **self.rest))
 
 
+class _Unrun(LitCLI):
+    """Model and data of a checkpoint, built and not run."""
+
+    def after_instantiate_classes(self) -> None:
+        """Makes no folder."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
 def export(argv: Sequence[str]) -> None:
     """Exports a checkpoint.
 
@@ -125,9 +135,8 @@ def export(argv: Sequence[str]) -> None:
     line = prepare(["export", *rest, "--wandb.mode", "disabled"])
     if line.checkpoint is None:
         raise InputError("export needs trained weights: --ckpt_path best, last or FILE")
-    place = line.args.index("--ckpt_path")
-    del line.args[place : place + 2]
-    cli = LitCLI(line, GracefulInterrupt(), RunFolder(), run=False)
+    line.args[0] = "predict"  # whose options it has
+    cli = _Unrun(line, GracefulInterrupt(), RunFolder())
     assert cli.checkpoint is not None
     check_compatible(line.checkpoint, cli.checkpoint, cli.model)
     cli.model.load_state_dict(cli.checkpoint["state_dict"])
@@ -180,18 +189,19 @@ def write(model: Any, datamodule: Any, kind: str, output: Path) -> float:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            logging.getLogger("torch").setLevel(logging.CRITICAL)  # the error says it
             content, run = (_as_torch if kind == "torch" else _as_onnx)(example)
-            largest = _largest_error(example, run)
+            error = _largest_error(example, run)
     except InputError:
         raise
     except Exception as error:  # torch.export and the converter raise what the operators raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{name} cannot be exported to {kind}: {reason[:300]}") from error
-    if not largest <= _TOLERANCE:
-        raise InputError(f"{name} cannot be exported to {kind}: its output is {largest:.1e} off")
+    if not error <= _TOLERANCE:
+        raise InputError(f"{name} cannot be exported to {kind}: its output is {error:.1e} off")
     with whole_file(output, "wb") as file:
         file.write(content)
-    return largest
+    return error
 
 
 def example_of(model: LitModule, batch: Any) -> Example:

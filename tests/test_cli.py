@@ -136,7 +136,7 @@ WRONG = {
     ),
     "unknown model option": (
         ["fit", "--config", CONFIG, "--model.hiden_size", "3"],
-        "'hiden_size' is not accepted, got 3; did you mean hidden_size",
+        "'hiden_size' is not accepted; did you mean hidden_size",
     ),
     "unknown data option": (["fit", "--config", CONFIG, "--data.noise", "3"], "noise_std"),
     "unknown trainer option": (["fit", "--config", CONFIG, "--trainer.epochs", "3"], "epochs"),
