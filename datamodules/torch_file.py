@@ -42,11 +42,13 @@ def load_plain(path: Path, what: str, fix: str, classes: Sequence[type] = ()) ->
         # torch would also unpickle a bare stream, the format before 1.6; a whole archive has an end
         # and checksums.
         if not zipfile.is_zipfile(path):
-            raise EOFError("truncated, or not written by torch.save")
+            raise EOFError("truncated, or no file of torch.save")
         with torch.serialization.safe_globals(list(classes)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(f"{path} is no readable {what} (it holds code); {fix}") from error
+        raise InputError(
+            f"{path} is no readable {what} (it holds more than plain data); {fix}"
+        ) from error
     except _MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is no readable {what} ({reason}); {fix}") from error

@@ -1,5 +1,6 @@
 """``lit-models``: answers ``--help`` and ``list`` at once, imports the rest only for a run."""
 
+import os
 import signal
 import sys
 import threading
@@ -57,7 +58,8 @@ def main(args: Sequence[str] | None = None) -> int:
         # A signal's number and what to do next; Python's own Ctrl-C has neither.
         signum, *advice = stop.args or (signal.SIGINT,)
         what = ": ".join([f"stopped by {signal.Signals(signum).name}", *advice])
-        sys.stderr.write(f"lit-models: {what}\n")
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            sys.stderr.write(f"lit-models: {what}\n")
         return 128 + int(signum)
 
 

@@ -64,15 +64,7 @@ def prepare(argv: Sequence[str]) -> CommandLine:
     experiment = _last(others, "--experiment") or _experiment(configs, layers, others)
     line = CommandLine(given=list(argv), args=[])
     others = [option for option in others if option[0] != "--ckpt_path"]
-    if ("--ckpt_path", None) in options:
-        raise InputError("--ckpt_path needs a value: best, last or the path of a .ckpt file")
-    name = _last(options, "--ckpt_path")
-    if name is None:
-        name = _setting(layers, "ckpt_path")
-    if name is None and command != "fit" and "--help" not in rest and "--print_config" not in rest:
-        raise InputError(
-            f"{command} needs --ckpt_path best, last or FILE (none: the weights as initialised)"
-        )
+    name = _checkpoint_name(command, options, layers)
     if name is not None and name != "none":
         runs_dir = _last(others, "--runs_dir") or _setting(layers, "runs_dir") or "runs"
         line.checkpoint = resolve_checkpoint(name, Path(runs_dir), experiment or "custom")
@@ -81,7 +73,8 @@ def prepare(argv: Sequence[str]) -> CommandLine:
             configs[1:1] = [run_config]
             layers[1:1] = [load_yaml(run_config)]
             experiment = experiment or _setting(layers, "experiment")
-        others.append(("--ckpt_path", str(line.checkpoint)))
+    if name is not None:
+        others.append(("--ckpt_path", str(line.checkpoint or "null")))
     if command in ("validate", "test"):
         others.insert(0, ("--verbose", "false"))  # the report prints a table of its own
     for path, layer in zip(configs, layers, strict=True):
@@ -103,6 +96,23 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         if class_path is not None:
             line.classes[key] = class_path
     return line
+
+
+def _checkpoint_name(
+    command: str, options: Sequence[tuple[str, str | None]], layers: Sequence[dict[str, Any]]
+) -> str | None:
+    """The checkpoint that the command line, or else a configuration, names."""
+    if ("--ckpt_path", None) in options:
+        raise InputError("--ckpt_path needs a value: best, last or the path of a .ckpt file")
+    name = _last(options, "--ckpt_path")
+    if name is None and _setting(layers, "ckpt_path") is not None:
+        name = str(_setting(layers, "ckpt_path"))
+    flags = {option for option, _ in options}
+    if name is None and command != "fit" and not flags & {"--help", "-h", "--print_config"}:
+        raise InputError(
+            f"{command} needs --ckpt_path best, last or FILE (none: the weights as initialised)"
+        )
+    return name
 
 
 def _check_groups(path: Path, layer: dict[str, Any]) -> None:

@@ -106,6 +106,16 @@ class OnTensors(nn.Module):
         return self.model(self.make(**dict(zip(self.names, tensors, strict=True)), **self.rest))
 
 
+class _Unrun(LitCLI):
+    """Model and data of a checkpoint, built and not run."""
+
+    def after_instantiate_classes(self) -> None:
+        """Makes no folder."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
 def export(argv: Sequence[str]) -> None:
     """Exports a checkpoint.
 
@@ -125,9 +135,8 @@ def export(argv: Sequence[str]) -> None:
     line = prepare(["export", *rest, "--wandb.mode", "disabled"])
     if line.checkpoint is None:
         raise InputError("export needs trained weights: --ckpt_path best, last or FILE")
-    place = line.args.index("--ckpt_path")
-    del line.args[place : place + 2]
-    cli = LitCLI(line, GracefulInterrupt(), RunFolder(), run=False)
+    line.args[0] = "predict"  # whose options it has
+    cli = _Unrun(line, GracefulInterrupt(), RunFolder())
     assert cli.checkpoint is not None
     check_compatible(line.checkpoint, cli.checkpoint, cli.model)
     cli.model.load_state_dict(cli.checkpoint["state_dict"])

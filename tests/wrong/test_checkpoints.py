@@ -58,14 +58,17 @@ def archive(path):
 
 
 FILES = {
-    "empty": (lambda path: path.write_bytes(b""), "(truncated, or not written by torch.save)"),
+    "empty": (lambda path: path.write_bytes(b""), "(truncated, or no file of torch.save)"),
     "text": (lambda path: path.write_text("weights"), "x.ckpt is no readable checkpoint"),
-    "truncated": (truncated, "(truncated, or not written by torch.save); give an earlier one"),
+    "truncated": (truncated, "(truncated, or no file of torch.save); give an earlier one"),
     "damaged": (damaged, "x.ckpt is no readable checkpoint"),
     "another archive": (archive, "x.ckpt is no readable checkpoint"),
-    "old format": (legacy, "not written by torch.save"),
+    "old format": (legacy, "no file of torch.save"),
     "bare pickle": (lambda path: path.write_bytes(pickle.dumps({})), "no readable checkpoint"),
-    "hostile": (saved(state_dict=weights(), x=Hostile()), "(it holds code); give an earlier one"),
+    "hostile": (
+        saved(state_dict=weights(), x=Hostile()),
+        "(it holds more than plain data); give an earlier one",
+    ),
     "hostile pickle": (lambda path: path.write_bytes(pickle.dumps(Hostile())), "no readable"),
     "a tensor": (lambda path: torch.save(torch.zeros(3), path), "is no Lightning checkpoint"),
     "a list": (lambda path: torch.save([1], path), "is no Lightning checkpoint"),
@@ -100,8 +103,8 @@ def test_weights_alone_cannot_be_continued(refused, folder):
 def test_a_failed_resume_leaves_its_run_as_it_was(refused, fitted):
     last = fitted / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-99])
-    refused([*FIT, "--ckpt_path", "last"], "truncated, or not written by torch.save")
-    refused([*FIT, "--ckpt_path", str(last)], "truncated, or not written by torch.save")
+    refused([*FIT, "--ckpt_path", "last"], "truncated, or no file of torch.save")
+    refused([*FIT, "--ckpt_path", str(last)], "truncated, or no file of torch.save")
     options = ["--model.optimizer.lr", "-1"]
     refused([*FIT, "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), *options], "learning")
     refused(["test", "--config", "rnn", "--ckpt_path", "best"], "no best checkpoint of 'rnn'")
@@ -116,7 +119,7 @@ def test_nothing_in_a_file_is_executed(folder, read):
     path = folder / "x.ckpt"
     for content in ({"state_dict": Hostile()}, Hostile(), {"tokenizer": Hostile()}):
         torch.save(content, path)
-        with pytest.raises(InputError, match=r"no readable .* \(it holds code\)"):
+        with pytest.raises(InputError, match=r"no readable .* \(it holds more than plain data\)"):
             read(Path(path) if read is not load_tokenizer else str(path))
         path.write_bytes(pickle.dumps(content))
         with pytest.raises(InputError, match="no readable"):
