@@ -189,6 +189,7 @@ def write(model: Any, datamodule: Any, kind: str, output: Path) -> float:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            logging.getLogger("torch").setLevel(logging.CRITICAL)  # the error says it
             content, run = (_as_torch if kind == "torch" else _as_onnx)(example)
             largest = _largest_error(example, run)
     except InputError:

@@ -26,7 +26,7 @@ from torchmetrics import Accuracy
 
 from datamodules.batches import GraphBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.layers.graph import AdjacencyCache, FeatureDropout, FeatureLinear, SparseMatrix
+from lit_models.layers.graph import Adjacency, AdjacencyCache, FeatureDropout, FeatureLinear
 from lit_models.metrics import CrossEntropy
 
 
@@ -48,7 +48,7 @@ class GraphConvolution(nn.Module):
         self.skip = FeatureLinear(in_features, out_features) if skip else None
         self.bias = nn.Parameter(torch.zeros(out_features))
 
-    def forward(self, x: Tensor, adjacency: SparseMatrix) -> Tensor:
+    def forward(self, x: Tensor, adjacency: Adjacency) -> Tensor:
         """Convolved states."""
         out = adjacency.matmul(self.lin(x)) + self.bias
         return out if self.skip is None else out + self.skip(x)
@@ -97,7 +97,7 @@ class GCN(nn.Module):
         )
         self.adjacency = AdjacencyCache()
 
-    def embed(self, x: Tensor, adjacency: SparseMatrix) -> Tensor:
+    def embed(self, x: Tensor, adjacency: Adjacency) -> Tensor:
         """States that the last convolution reads, ``(N, W)``."""
         if self.encoder is not None:
             x = F.relu(self.encoder(self.dropout(x)))

@@ -33,7 +33,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from datamodules.batches import GraphSeriesBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.layers.graph import AdjacencyCache, SparseMatrix
+from lit_models.layers.graph import Adjacency, AdjacencyCache
 from lit_models.layers.standardize import Standardize
 
 Temporal = Literal["gru", "conv"]
@@ -56,7 +56,7 @@ class GraphPolynomial(nn.Module):
         self.num_hops = num_hops
         self.lin = nn.Linear((num_hops + 1) * in_features, out_features)
 
-    def forward(self, x: Tensor, adjacency: SparseMatrix) -> Tensor:
+    def forward(self, x: Tensor, adjacency: Adjacency) -> Tensor:
         """Convolved input."""
         hops = [x]
         for _ in range(self.num_hops):
@@ -82,7 +82,7 @@ class GraphGRUCell(nn.Module):
         self.gates = GraphPolynomial(in_features + hidden_size, 2 * hidden_size, num_hops)
         self.candidate = GraphPolynomial(in_features + hidden_size, hidden_size, num_hops)
 
-    def forward(self, x: Tensor, h: Tensor, adjacency: SparseMatrix) -> Tensor:
+    def forward(self, x: Tensor, h: Tensor, adjacency: Adjacency) -> Tensor:
         """Next state."""
         gates = self.gates(torch.cat([x, h], dim=-1), adjacency).sigmoid()
         update, reset = gates.chunk(2, dim=-1)
@@ -110,14 +110,14 @@ class RecurrentEncoder(nn.Module):
         self.cells = nn.ModuleList(GraphGRUCell(size, hidden_size, num_hops) for size in sizes)
         self.hidden_size = hidden_size
 
-    def forward(self, window: Tensor, adjacency: SparseMatrix) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, window: Tensor, adjacency: Adjacency) -> tuple[Tensor, list[Tensor]]:
         """Summary of the window, and the cells' states to continue from."""
         states = [window.new_zeros(*window.shape[:2], self.hidden_size) for _ in self.cells]
         for x in window.unbind(2):
             states = self.advance(x, states, adjacency)
         return states[-1], states
 
-    def advance(self, x: Tensor, states: list[Tensor], adjacency: SparseMatrix) -> list[Tensor]:
+    def advance(self, x: Tensor, states: list[Tensor], adjacency: Adjacency) -> list[Tensor]:
         """States after one more step."""
         after = []
         for cell, state in zip(self.cells, states, strict=True):
@@ -184,7 +184,7 @@ class ConvolutionalEncoder(nn.Module):
             GatedTemporalConv(hidden_size, hidden_size, kernel_size) for _ in sizes
         )
 
-    def forward(self, window: Tensor, adjacency: SparseMatrix) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, window: Tensor, adjacency: Adjacency) -> tuple[Tensor, list[Tensor]]:
         """Summary of the window; there is no state to continue from."""
         x = window
         for before, space, after in zip(self.before, self.space, self.after, strict=True):
@@ -245,12 +245,12 @@ class SpatioTemporalForecaster(nn.Module):
         if self.skip is not None:
             nn.init.zeros_(self.skip.lin.weight)
 
-    def forward(self, window: Tensor, adjacency: SparseMatrix) -> Tensor:
+    def forward(self, window: Tensor, adjacency: Adjacency) -> Tensor:
         """All outputs of the head, ``(N, B, num_outputs)``."""
         summary, _ = self.encoder(window, adjacency)
         return self._read(summary, window, adjacency)
 
-    def roll(self, window: Tensor, adjacency: SparseMatrix, num_steps: int) -> Tensor:
+    def roll(self, window: Tensor, adjacency: Adjacency, num_steps: int) -> Tensor:
         """Forecasts step by step, each fed back, ``(N, B, num_steps)``."""
         summary, states = self.encoder(window, adjacency)
         steps = [self._read(summary, window, adjacency)]
@@ -264,7 +264,7 @@ class SpatioTemporalForecaster(nn.Module):
             steps.append(self._read(summary, window, adjacency))
         return torch.cat(steps, dim=-1)
 
-    def _read(self, summary: Tensor, window: Tensor, adjacency: SparseMatrix) -> Tensor:
+    def _read(self, summary: Tensor, window: Tensor, adjacency: Adjacency) -> Tensor:
         out: Tensor = self.head(self.dropout(summary))
         last = window[:, :, -1, :1]
         if self.skip is not None:

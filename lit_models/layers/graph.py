@@ -36,6 +36,28 @@ class SparseMatrix(NamedTuple):
         return product
 
 
+class EdgeSum(NamedTuple):
+    """The same product written as a sum over edges, which an exported graph can hold.
+
+    Attributes:
+        source: Source of each edge, ``(E,)``.
+        target: Target of each edge, ``(E,)``.
+        weight: Weight of each edge, ``(E,)``.
+    """
+
+    source: Tensor
+    target: Tensor
+    weight: Tensor
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """Product of the matrix with a dense one."""
+        weight = self.weight.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+        return torch.zeros_like(x).index_add(0, self.target, weight * x[self.source])
+
+
+Adjacency = SparseMatrix | EdgeSum
+
+
 class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
@@ -62,7 +84,7 @@ def csr_matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, 
 
 def normalized_adjacency(
     edge_index: Tensor, edge_weight: Tensor | None, num_nodes: int, add_self_loops: bool = True
-) -> SparseMatrix:
+) -> Adjacency:
     r""":math:`D^{-1/2} (A + I) D^{-1/2}`, whose product sums over the edges into each node.
 
     Args:
@@ -72,12 +94,15 @@ def normalized_adjacency(
         add_self_loops: Whether to add I; without it the matrix is :math:`D^{-1/2} A D^{-1/2}`.
 
     Returns:
-        The ``(N, N)`` matrix.
+        The ``(N, N)`` matrix: a :class:`SparseMatrix`; an :class:`EdgeSum` while a model is
+        exported.
     """
     dtype = torch.get_default_dtype() if edge_weight is None else edge_weight.dtype
     (source, target), weight = gcn_norm(
         edge_index, edge_weight, num_nodes, add_self_loops=add_self_loops, dtype=dtype
     )
+    if torch.compiler.is_exporting():
+        return EdgeSum(source, target, weight)
     shape = (num_nodes, num_nodes)
     return SparseMatrix(
         csr_matrix(target, source, weight, shape), csr_matrix(source, target, weight, shape)
@@ -98,12 +123,15 @@ class AdjacencyCache(nn.Module):
         super().__init__()
         self.add_self_loops = add_self_loops
         self._seen: tuple[Tensor, Tensor | None, torch.dtype] | None = None
-        self._adjacency: SparseMatrix | None = None
+        self._adjacency: Adjacency | None = None
 
     def forward(
         self, edge_index: Tensor, edge_weight: Tensor | None, num_nodes: int, dtype: torch.dtype
-    ) -> SparseMatrix:
+    ) -> Adjacency:
         """The matrix of :func:`normalized_adjacency`, in a given precision."""
+        if torch.compiler.is_exporting():  # a graph that is traced is no graph to keep
+            weight = None if edge_weight is None else edge_weight.to(dtype)
+            return normalized_adjacency(edge_index, weight, num_nodes, self.add_self_loops)
         seen = self._seen
         same = seen is not None and seen[0] is edge_index and seen[1] is edge_weight
         if not same or seen is None or seen[2] != dtype or self._adjacency is None:
