@@ -46,7 +46,7 @@ def one_line(message: str) -> str:
     given = "" if value is None else f", got {value}"
     if not reason:
         reason = f"expected {' or '.join(dict.fromkeys(expected))}{given}"
-    elif value is not None and value not in reason and "not accepted" not in reason:
+    elif value is not None and value not in reason:
         reason += given
     text = ": ".join([*dict.fromkeys(keys), reason])
     # Keys of nested parsers stand before the reason.
