@@ -191,17 +191,17 @@ def write(model: Any, datamodule: Any, kind: str, output: Path) -> float:
             warnings.simplefilter("ignore")
             logging.getLogger("torch").setLevel(logging.CRITICAL)  # the error says it
             content, run = (_as_torch if kind == "torch" else _as_onnx)(example)
-            error = _largest_error(example, run)
+            largest = _largest_error(example, run)
     except InputError:
         raise
     except Exception as error:  # torch.export and the converter raise what the operators raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{name} cannot be exported to {kind}: {reason[:300]}") from error
-    if not error <= _TOLERANCE:
-        raise InputError(f"{name} cannot be exported to {kind}: its output is {error:.1e} off")
+    if not largest <= _TOLERANCE:
+        raise InputError(f"{name} cannot be exported to {kind}: its output is {largest:.1e} off")
     with whole_file(output, "wb") as file:
         file.write(content)
-    return error
+    return largest
 
 
 def example_of(model: LitModule, batch: Any) -> Example:
