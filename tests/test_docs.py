@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.datasets import load_digits, load_iris
+from torch_geometric.data import Data
 
 from lit_models.__main__ import main
+from lit_models.arguments import prepare
 from lit_models.cli import build
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +22,7 @@ LIMITS = [
     *("--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"),
     *("--trainer.check_val_every_n_epoch", "1", "--test_after_fit", "false"),
 ]
+NEEDS_A_DOWNLOAD = {"GPT2_FOLDER", "--data.root"}
 # Arguments of data that make a run short, by option; a page's own value stays.
 FEWER = {"--data.num_samples": "640", "--data.num_test": "200"}
 
@@ -61,6 +65,22 @@ def write_files(folder: Path) -> None:
     for name in ("train.tsv", "val.tsv", "test.tsv"):
         (folder / name).write_text(pairs)
     (folder / "new.txt").write_text("a dog runs\n")
+    write_graph(folder)
+
+
+def write_graph(folder: Path) -> None:
+    rng = np.random.default_rng(1)
+    nodes = pd.DataFrame({"id": range(40), "x": rng.normal(size=40), "z": rng.normal(size=40)})
+    nodes["class"] = [f"c{k % 2}" for k in range(40)]
+    nodes.to_csv(folder / "nodes.csv", index=False)
+    ring = [(k, (k + step) % 40) for k in range(40) for step in (1, 3)]
+    pd.DataFrame(ring, columns=["source", "target"]).to_csv(folder / "edges.csv", index=False)
+    series = pd.DataFrame(rng.normal(size=(300, 40)), columns=[str(k) for k in range(40)])
+    series.to_csv(folder / "series.csv", index=False)
+    split = torch.arange(40) % 3
+    masks = {f"{name}_mask": split == k for k, name in enumerate(("train", "val", "test"))}
+    graph = Data(torch.randn(40, 2), torch.tensor(ring).T, y=torch.arange(40) % 2, **masks)
+    torch.save(graph, folder / "graph.pt")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -79,7 +99,11 @@ def run(words: list[str], folder: Path) -> None:
     """One command, shortened; what needs more machines or a download is built or parsed alone."""
     words = [newest(word, folder) for word in words]
     line = " ".join(words)
-    if "FOLDER" in words or words[0] == "list":
+    if words[0] == "list":
+        assert main(["list"]) == 0
+    elif NEEDS_A_DOWNLOAD & set(words):
+        assert prepare(words).classes["model"], line
+    elif words[0] == "list":
         assert main(["list"]) == 0
     elif {"ddp", "fsdp", "slurm"} & set(words):
         # FSDP is refused on a CPU.
