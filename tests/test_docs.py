@@ -20,7 +20,8 @@ PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").g
 LIMITS = [
     *("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),
     *("--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"),
-    *("--trainer.check_val_every_n_epoch", "1", "--test_after_fit", "false"),
+    *("--trainer.check_val_every_n_epoch", "1", "--trainer.val_check_interval", "1.0"),
+    *("--test_after_fit", "false"),
 ]
 NEEDS_A_DOWNLOAD = {"GPT2_FOLDER", "--data.root"}
 # Arguments of data that make a run short, by option; a page's own value stays.
@@ -56,8 +57,8 @@ def write_files(folder: Path) -> None:
     np.save(folder / "classes.npy", rng.integers(10, size=400))
     words = ["a", "dog", "runs", "home", "now", "fast"]
     text = [" ".join(rng.choice(words, 6)) for _ in range(900)]
-    (folder / "book.txt").write_text("\n".join(text))
-    (folder / "input.txt").write_text("\n".join(text * 45))  # a thousand batches
+    for name in ("book.txt", "input.txt"):
+        (folder / name).write_text("\n".join(text))
     reviews = pd.DataFrame({"text": text[:80], "label": ["good", "bad"] * 40})
     reviews.to_csv(folder / "reviews.csv", index=False)
     (folder / "prompts.txt").write_text("a dog\nruns\n")
