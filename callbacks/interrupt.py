@@ -66,9 +66,11 @@ class GracefulInterrupt(L.Callback):
         if self.signum is not None:
             self.advice = "the fit is complete; test it with --ckpt_path best"
             raise KeyboardInterrupt
+        self._give_back()
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Gives the signals back."""
+    def _give_back(self) -> None:
+        # Before Lightning gives back what it has taken: in the teardown hook, which comes after,
+        # this would install Lightning's handler again, and SIGTERM would go unheard in the test.
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous.clear()
@@ -79,4 +81,4 @@ class GracefulInterrupt(L.Callback):
         """Remembers an interrupt that came outside a fit, and gives the signals back."""
         if isinstance(exception, KeyboardInterrupt) and self.signum is None:
             self.signum = int(exception.args[0]) if exception.args else signal.SIGINT
-        self.teardown(trainer, pl_module, "fit")
+        self._give_back()

@@ -105,6 +105,13 @@ def test_interrupt_saves_and_continues(tmp_path, signum, code):
     run(tmp_path, "", "--ckpt_path", "last", "--trainer.max_steps", str(steps + 2))
 
 
+def test_a_fit_gives_the_signals_back(tmp_path):
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(signum) for signum in signals]
+    run(tmp_path, "whole", "--trainer.max_epochs", "1")
+    assert [signal.getsignal(signum) for signum in signals] == before
+
+
 class _SignalInValidation(L.Callback):
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
