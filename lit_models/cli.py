@@ -285,6 +285,9 @@ class LitCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Checks data and checkpoint before the run's folder exists."""
+        if self.trainer.precision == "64-true":
+            # Lightning restores a checkpoint before it converts the model: weights would round.
+            self.model.double()
         if self.subcommand is None:
             return
         self.datamodule.prepare_data()

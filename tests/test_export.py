@@ -115,7 +115,8 @@ def test_a_model_that_cannot_be_exported(tmp_path, branch, message):
 def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ["--config", "linear_regression", "--config", "cpu"]
-    fit = [*options, "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
+    once = ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1"]
+    fit = [*options, *once, "--trainer.enable_progress_bar", "false"]
     assert main(["fit", *fit, "--run_id", "r", "--data.num_samples", "64"]) == 0
     run = tmp_path / "runs" / "linear_regression" / "r"
     before = snapshot(run)
