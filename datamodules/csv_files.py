@@ -119,7 +119,7 @@ def numeric_column(frame: pd.DataFrame, path: str | Path, column: str) -> Array:
     values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
     wrong = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max))
     if len(wrong):
-        cell = frame[column].iloc[wrong[0]]
+        cell = frame[column].tolist()[wrong[0]]  # Python's own number, which prints as such
         raise InputError(
             f"{path}, row {wrong[0] + _FIRST_ROW}: {column!r} is {cell!r}, not a finite number "
             "of single precision"

@@ -225,7 +225,12 @@ def dates_of(frame: pd.DataFrame, path: str, column: str, required: bool) -> pd.
         InputError: Naming the first that is missing, no date, repeated or out of order.
     """
     check_complete(frame, path, column)
-    dates = pd.to_datetime(frame[column], errors="coerce", format="mixed")
+    try:
+        dates = pd.to_datetime(frame[column], errors="coerce", format="mixed")
+    except ValueError as error:
+        raise InputError(
+            f"{path}: {column!r} mixes time zones; write all dates in one of them"
+        ) from error
     wrong = np.flatnonzero(dates.isna())
     if len(wrong):
         if not required and len(wrong) == len(dates):
