@@ -81,9 +81,9 @@ class InContextFigure(FigureCallback):
         examples = range(datamodule.num_examples)
         for name, (curve, color, marker) in curves.items():
             axes.plot(examples, curve, color=color, marker=marker, markersize=4, label=name)
-        floor = datamodule.floors
-        axes.plot(examples, floor, color="black", linestyle="--", label="optimum without prompt")
         regression = datamodule.family == "linear_regression"
+        name = "ridge regression" if regression else "optimum without a prompt"
+        axes.plot(examples, datamodule.floors, color="black", linestyle="--", label=name)
         if regression:
             axes.set_yscale("log")
         label = "mean squared error" if regression else "cross-entropy in nats"
