@@ -176,8 +176,8 @@ def main(argv: Sequence[str] | None = None, runner: Runner | None = None) -> int
     summaries = Publisher(args.runs_dir, args.docs_dir).publish(TRIALS, chosen, args.seeds)
     print(tally(summaries))
     for summary in summaries:
-        for error in summary["errors"]:
-            print(f"failed: {summary['name']}, {error}")
+        for line in summary["errors"]:
+            print(f"failed: {summary['name']}, {line}")
     print(f"written: {args.docs_dir / 'results'}.json, .md, .html")
     names = {trial.name for trial in chosen}
     return int(any(s["errors"] for s in summaries if s["name"] in names))
