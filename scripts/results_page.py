@@ -48,7 +48,7 @@ th, td { padding: .3rem .5rem; text-align: left; vertical-align: top; }
 thead th { border-bottom: 2px solid var(--line); color: var(--soft); font-weight: 600; }
 tbody { border-bottom: 1px solid var(--line); }
 tbody th { font-weight: 600; }
-.note { color: var(--soft); font-size: .8125rem; }
+.note { color: var(--soft); font-size: .93em; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 thead .number { white-space: normal; }
 .bar { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 .75rem; }
@@ -89,7 +89,8 @@ figcaption { font-size: .8125rem; color: var(--soft); }
   @page { size: A4; margin: 12mm; }
   body { padding: 0; max-width: none; font-size: 9pt; } table { font-size: 7pt; }
   th, td { padding: 1pt 3pt; } pre, dl, figcaption { font-size: 7.5pt; }
-  tbody, tr, figure, pre { break-inside: avoid; } h2, h3, .title { break-after: avoid; }
+  tbody, tr, figure, pre { break-inside: avoid; }
+  h2, .title, article > :not(.figures) { break-after: avoid; }
   figure { flex-basis: 48%; } a { text-decoration: none; }
 }
 """
