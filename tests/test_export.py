@@ -116,6 +116,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ["--config", "linear_regression", "--config", "cpu"]
     fit = [*options, "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
+    fit += ["--trainer.check_val_every_n_epoch", "1"]
     assert main(["fit", *fit, "--run_id", "r", "--data.num_samples", "64"]) == 0
     run = tmp_path / "runs" / "linear_regression" / "r"
     before = snapshot(run)
