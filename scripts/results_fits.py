@@ -152,7 +152,8 @@ class Session:
         waiting = [[fit for fit in stage if not fit.finished()] for stage in stages]
         total = sum(map(len, stages))
         self.num_fits = sum(map(len, waiting))
-        print(f"{total - self.num_fits} of {total} fits are there, {self.num_fits} to run")
+        there = total - self.num_fits
+        print(f"{there} of {total} fits are there, {self.num_fits} to run", flush=True)
         for stage in waiting:
             with ThreadPoolExecutor(self.num_jobs) as pool:
                 futures = [pool.submit(self._fit, fit) for fit in stage]
