@@ -96,7 +96,8 @@ class InContextFigure(FigureCallback):
     def _curves(test: Any, pl_module: L.LightningModule) -> dict[str, Any]:
         model, device = pl_module, pl_module.device
         if hasattr(test, "x"):
-            errors = (model(test.x.to(device), test.y.to(device)).cpu() - test.y).square().mean(0)
+            x, y = (field.to(device, pl_module.dtype) for field in (test.x, test.y))
+            errors = (model(x, y) - y).square().mean(0).cpu()
             return {"model": (errors, "tab:red", "o")}
         logits = torch.cat([model(rows.to(device)).cpu() for rows in test.tokens.split(1000)])
         answers = slice(1, None, 2)

@@ -25,14 +25,16 @@ experiment=$1
 shift
 runs=${RUNS_DIR:-runs}
 run_id=slurm-${SLURM_JOB_ID:?this script is for sbatch}
-last=$runs/$experiment/$run_id/checkpoints/last.ckpt
+# The experiment of a YAML file of one's own is called after the file.
+folder=$runs/$(basename "$experiment" .yaml)/$run_id
+last=$folder/checkpoints/last.ckpt
 
 resume=(--run_id "$run_id")
 if [ -f "$last" ]; then
   resume=(--ckpt_path "$last")
-elif [ -d "$runs/$experiment/$run_id" ]; then
+elif [ -d "$folder" ]; then
   # The job ended before its first checkpoint: nothing to continue, and its name is taken.
-  mv "$runs/$experiment/$run_id" "$runs/$experiment/$run_id-restart${SLURM_RESTART_COUNT:-0}"
+  mv "$folder" "$folder-restart${SLURM_RESTART_COUNT:-0}"
 fi
 
 requeue() {
