@@ -1,5 +1,6 @@
 """Predictions in one ordered file, whatever the number of ranks."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ class OrderedPredictions(BasePredictionWriter):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        datamodule.write_predictions(columns, folder)
+        path = datamodule.write_predictions(columns, folder)
+        sys.stdout.write(f"\npredictions: {path}\n")
 
     @staticmethod
     def _gather(part: Any, trainer: L.Trainer) -> list[Any]:

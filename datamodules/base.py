@@ -167,15 +167,20 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
-    def write_predictions(self, outputs: Mapping[str, Tensor], folder: Path) -> None:
+    def write_predictions(self, outputs: Mapping[str, Tensor], folder: Path) -> Path:
         """Writes the outputs of ``predict_step``, in row order, into the run's folder.
 
         Args:
             outputs: Tensors ``(rows,)`` or ``(rows, columns)`` by name.
             folder: The run's folder.
+
+        Returns:
+            The file written.
         """
-        with whole_file(folder / "predictions.csv") as file:
+        path = folder / "predictions.csv"
+        with whole_file(path) as file:
             self.prediction_frame(outputs).to_csv(file, index=False)
+        return path
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """Turns the outputs of ``predict_step``, in row order, into the table users read.

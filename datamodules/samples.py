@@ -69,10 +69,11 @@ class SampleDataModule(LitDataModule[SampleBatch]):
         mean, std = flat.mean(0), flat.std(0, correction=0)
         return {"x_scaler": (mean, torch.where(std > 0, std, torch.ones_like(std)))}
 
-    def write_predictions(self, outputs: Mapping[str, Tensor], folder: Path) -> None:
+    def write_predictions(self, outputs: Mapping[str, Tensor], folder: Path) -> Path:
         """Writes ``samples.npy``, and ``classes.npy`` where samples have a class."""
         with whole_file(folder / "samples.npy", "wb") as file:
             np.save(file, outputs["sample"].float().numpy())
         if "class" in outputs:
             with whole_file(folder / "classes.npy", "wb") as file:
                 np.save(file, outputs["class"].numpy())
+        return folder / "samples.npy"

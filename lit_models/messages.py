@@ -69,6 +69,8 @@ def quiet() -> None:
         r".*number of training batches .* is smaller than the logging interval.*",
         # Sparse features and graphs; what is used of them is tested.
         r".*Sparse CSR tensor support is in beta state.*",
+        # OrderedPredictions takes the row numbers from the loader itself.
+        r".*Couldn't infer the batch indices.*",
         # jsonargparse tells which arguments a changed class drops; that is what was asked for.
         r".*discarding init_args.*",
     ):
