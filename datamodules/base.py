@@ -3,17 +3,19 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import lightning as L
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.loader import TensorLoader
 from datamodules.whole_file import whole_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Split = Literal["train", "val", "test", "predict"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test", "predict")
@@ -182,7 +184,7 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
             self.prediction_frame(outputs).to_csv(file, index=False)
         return path
 
-    def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
+    def prediction_frame(self, outputs: Mapping[str, Tensor]) -> "pd.DataFrame":
         """Turns the outputs of ``predict_step``, in row order, into the table users read.
 
         Args:
@@ -191,6 +193,8 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         Returns:
             One row per sample; a wide output becomes ``name_1``, ``name_2``, ...
         """
+        import pandas as pd  # a third of a second that a fit need not wait for
+
         columns: dict[str, np.ndarray[Any, Any]] = {}
         for name, tensor in outputs.items():
             values = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()

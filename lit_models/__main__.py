@@ -94,7 +94,10 @@ def _dispatch(argv: list[str]) -> int:
         known = ", ".join((*COMMANDS, "list"))
         sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
         return 2
-    from lit_models.command import run
+    from lit_models.startup import light_lightning
+
+    with light_lightning():
+        from lit_models.command import run
 
     return run(argv)
 

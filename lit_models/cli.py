@@ -13,7 +13,7 @@ import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -24,7 +24,7 @@ from callbacks.predictions import OrderedPredictions
 from callbacks.progress import RunProgress
 from callbacks.reproducible import StepSeed
 from callbacks.run_report import RunReport
-from callbacks.tracking import MetricsCSV, RunConfig, versions
+from callbacks.tracking import MetricsCSV, RunConfig, RunWandbLogger, versions
 from datamodules.errors import InputError
 from lit_models.arguments import CommandLine, class_arguments, prepare
 from lit_models.checkpoints import (
@@ -265,7 +265,7 @@ class LitCLI(LightningCLI):
         os.environ["WANDB_MODE"] = mode
         if mode != "disabled" and not config["trainer"]["fast_dev_run"]:
             os.environ.setdefault("WANDB_SILENT", "true")
-            logger = WandbLogger(
+            logger = RunWandbLogger(
                 project=wandb["project"],
                 name=wandb["name"] or f"{config['experiment']}-{self.run_dir.name}",
                 id=self.run_dir.name,

@@ -1,0 +1,68 @@
+"""What importing Lightning and starting a W&B run load that no fit needs, left out.
+
+Either costs over half a second: torchmetrics imports ``scipy.signal`` to give it an old name back,
+and W&B imports its job launcher to look for inputs that only the launcher can have staged.
+"""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+
+class _Stand(ModuleType):
+    """Stands in for a module until more than the given names is asked of it.
+
+    Args:
+        name: Full name of the module.
+        names: What it answers itself.
+    """
+
+    def __init__(self, name: str, names: dict[str, Any]) -> None:
+        super().__init__(name)
+        vars(self).update(names)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextmanager
+def standing_in(name: str, **names: Any) -> Iterator[None]:
+    """Lets a module that is not loaded yet answer some names without being loaded.
+
+    Args:
+        name: Full name of the module.
+        **names: The names and their values; any other name loads the module.
+    """
+    if name in sys.modules:
+        yield
+        return
+    stand = sys.modules[name] = _Stand(name, names)
+    try:
+        yield
+    finally:
+        if sys.modules.get(name) is stand:
+            del sys.modules[name]
+
+
+class _NoInputs:
+    """W&B's staged inputs where nothing can have staged any."""
+
+    def apply(self, run: Any) -> None:
+        """Leaves the run's configuration as it is."""
+
+
+def light_lightning() -> Any:
+    """Context for the first import of Lightning."""
+    return standing_in("scipy.signal", hamming=None)
+
+
+def light_wandb() -> Any:
+    """Context for the start of a W&B run."""
+    return standing_in("wandb.sdk.launch.inputs.internal", StagedLaunchInputs=_NoInputs)

@@ -1,0 +1,74 @@
+"""What a fit does not need is not loaded, and is there all the same for whoever asks."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from lit_models.startup import standing_in
+
+
+def run(code):
+    """What a fresh interpreter prints."""
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_lightning_comes_without_the_signal_processing_of_torchmetrics():
+    assert (
+        run("""
+        import sys
+        from lit_models.startup import light_lightning
+        with light_lightning():
+            import lightning
+        assert "scipy.signal" not in sys.modules and "pandas" not in sys.modules
+        import scipy.signal
+        from scipy.signal.windows import hamming
+        print(len(scipy.signal.lfilter([1.0], [1.0], [1.0, 2.0])), len(hamming(3)))
+        """)
+        == "2 3\n"
+    )
+
+
+def test_a_run_starts_without_the_job_launcher(tmp_path):
+    assert (
+        run(f"""
+        import os, sys
+        os.environ |= {{"WANDB_MODE": "offline", "WANDB_SILENT": "true"}}
+        from callbacks import RunWandbLogger
+        logger = RunWandbLogger(project="p", save_dir={str(tmp_path)!r})
+        logger.experiment.config.update({{"lr": 0.1}})
+        assert logger.experiment.config["lr"] == 0.1
+        assert not any(name.startswith("wandb.sdk.launch") for name in sys.modules)
+        import wandb
+        wandb.finish()
+        from wandb.sdk.launch.inputs.internal import StagedLaunchInputs
+        print(StagedLaunchInputs.__module__)
+        """)
+        == "wandb.sdk.launch.inputs.internal\n"
+    )
+
+
+def test_a_stand_in_gives_way_to_the_module(monkeypatch):
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    with standing_in("wave", Error=None):
+        import wave
+
+        assert wave.Error is None
+        assert callable(wave.open)
+        assert sys.modules["wave"] is not wave
+    import wave
+
+    assert issubclass(wave.Error, Exception)
+
+
+def test_a_loaded_module_is_left_alone():
+    import wave
+
+    with standing_in("wave", Error=None):
+        import wave as again
+
+        assert again is wave
+        with pytest.raises(AttributeError):
+            _ = again.nothing
