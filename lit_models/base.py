@@ -89,6 +89,14 @@ class LitModule(L.LightningModule):
         self._sums: dict[str, dict[str, Tensor]] = {"train": {}, "val": {}, "test": {}}
         self._open_schedule: Any = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the running hook's name some 50 times a step; torch's search among
+        # parameters and submodules would make that a thirtieth of a small model's step.
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def step(self, batch: Any) -> StepOutput:
         """Loss and predictions of one batch."""
         raise NotImplementedError(f"{type(self).__name__} must define step()")

@@ -42,6 +42,7 @@ from lit_models.runs import (
     is_child_rank,
     new_run_id,
 )
+from lit_models.unprofiled import Unprofiled
 
 # What the data know and a model needs; linked wherever the model has an argument of that name.
 LINKED_SIZES = (
@@ -233,6 +234,8 @@ class LitCLI(LightningCLI):
             own.append(RunProgress())
         if options.get("logger") in (None, True):
             kwargs["logger"] = self._loggers(config)
+        if options.get("profiler") is None:
+            kwargs["profiler"] = Unprofiled()
         self.report = RunReport(
             experiment=config["experiment"] or "custom",
             test_metrics=config["test_metrics"],

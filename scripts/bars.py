@@ -142,8 +142,8 @@ def _length_trials() -> Iterator[Trial]:
     # Without input feeding the steps of a long target train in one call.
     fused = ("--model.input_feeding", "false")
     for length in (20, 40):
-        # Sources this long are solved, or not, within a thousand steps.
-        sizes = ("--data.length", str(length), "--data.num_samples", "64000")
+        # Sources this long are solved, or not, within two thousand steps.
+        sizes = ("--data.length", str(length), "--data.num_samples", "128000")
         args = (*sizes, "--trainer.max_epochs", "1")
         variant = f"length{length}"
         yield Trial("seq2seq", falls, args=args, variant=variant, num_seeds=1)
