@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-MODULES = ("startup", "fit", "sequences", "uncertainty", "language", "diffusion")
+MODULES = ("startup", "fit", "sequences", "uncertainty", "language", "diffusion", "graphs")
 _PAGE = Path(__file__).parent.parent / "docs" / "benchmark.md"
 _HEAD = """\
 # Benchmark

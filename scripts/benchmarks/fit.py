@@ -2,16 +2,21 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+import wandb
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
-from datamodules.loader import TensorLoader
+from callbacks import EMA
 from lit_models.cli import LitCLI, build
 from scripts.benchmarks import Ratio, compare_seconds, print_cases
 
@@ -55,7 +60,45 @@ def fit_seconds(experiment: str, num_steps: int, options: Iterable[str] = ()) ->
         cli.trainer.fit(cli.model, cli.datamodule)
         for logger in cli.trainer.loggers:
             logger.finalize("success")
+        wandb.finish()
         return clock.seconds / num_steps
+
+
+class _Rows(NamedTuple):
+    """What a ``DataLoader`` needs of a split: its tensors, and how to make a batch of theirs."""
+
+    tensors: list[Tensor]
+    make: Callable[[Sequence[Tensor]], Any]
+
+
+def _rows(data: Any) -> _Rows:
+    names = [name for name in data._fields if isinstance(getattr(data, name), Tensor)]
+    tensors = [getattr(data, name) for name in names]
+    return _Rows(tensors, lambda batch: type(data)(**dict(zip(names, batch, strict=True))))
+
+
+def _loop(cli: LitCLI, batches: Iterable[Any], optimizer: Optimizer, num_steps: int) -> float:
+    """Seconds of a training loop written by hand."""
+    model, clip = cli.model, cli.trainer.gradient_clip_val
+    scheduler = None if model.lr_scheduler is None else model.lr_scheduler(optimizer)
+    averaged: Any = None
+    if any(isinstance(callback, EMA) for callback in cli.trainer.callbacks):  # type: ignore[attr-defined]
+        mean = get_ema_multi_avg_fn(0.999)  # type: ignore[no-untyped-call]
+        averaged = AveragedModel(model.denoiser, multi_avg_fn=mean)
+    model.train()
+    start = time.perf_counter()
+    for batch in islice(batches, num_steps):
+        loss = model.step(batch).total
+        optimizer.zero_grad()
+        loss.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        if averaged is not None:
+            averaged.update_parameters(model.denoiser)
+    return time.perf_counter() - start
 
 
 def plain_seconds(
@@ -71,35 +114,19 @@ def plain_seconds(
     """
     with tempfile.TemporaryDirectory() as folder:
         cli = _built(experiment, folder, num_steps, options)
-    model, data = cli.model, cli.datamodule.split("train")
-    optimizer = model.optimizer(model.parameters())
-    clip = cli.trainer.gradient_clip_val
-    size = cli.datamodule.batch_size
-    loader: Any
+    optimizer = cli.model.optimizer(cli.model.parameters())
+    batches: Iterable[Any]
     if own_loader:
-        loader = TensorLoader(data, size, shuffle=True, drop_last=True)
+        loader = cli.datamodule.train_dataloader()
+        batches = chain.from_iterable(repeat(loader))
     else:
         for group in optimizer.param_groups:  # torch's default
             group["fused"] = None
-        loader = DataLoader(TensorDataset(*data), batch_size=size, shuffle=True, drop_last=True)
-    make_batch = type(data)._make
-    scheduler = None if model.lr_scheduler is None else model.lr_scheduler(optimizer)
-    model.train()
-    start, step = time.perf_counter(), 0
-    while step < num_steps:
-        for batch in loader:
-            loss = model.step(make_batch(batch)).loss
-            optimizer.zero_grad()
-            loss.backward()
-            if clip:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            step += 1
-            if step == num_steps:
-                break
-    return (time.perf_counter() - start) / num_steps
+        rows = _rows(cli.datamodule.split("train"))
+        size = cli.datamodule.batch_size
+        table = DataLoader(TensorDataset(*rows.tensors), size, shuffle=True, drop_last=True)
+        batches = map(rows.make, chain.from_iterable(repeat(table)))
+    return _loop(cli, batches, optimizer, num_steps) / num_steps
 
 
 def fit_ratio(
@@ -114,13 +141,35 @@ def fit_ratio(
     )
 
 
-_STEPS = {"linear_regression": 1500, "binary_classification": 1000, "lstm": 600}
-
-CASES: dict[str, Callable[[], Ratio]] = {
-    f"fit {name} / loop with {loader}": partial(fit_ratio, name, steps, own_loader=own)
-    for name, steps in _STEPS.items()
-    for loader, own in (("DataLoader", False), ("our loader", True))
+# Experiment, further options, optimizer steps, and whether a DataLoader could serve its batches.
+_Case = tuple[str, tuple[str, ...], int, bool]
+_GPT_4X128 = ("--model.d_model", "128", "--model.num_layers", "4")
+_FITS: dict[str, _Case] = {
+    "linear_regression": ("linear_regression", (), 1500, True),
+    "binary_classification": ("binary_classification", (), 1000, True),
+    "lstm": ("lstm", (), 600, True),
+    "lstm of 256 units": ("lstm", ("--model.hidden_size", "256"), 60, True),
+    "bayesian_mlp": ("bayesian_mlp", (), 1000, True),
+    "gcn": ("gcn", (), 300, False),
+    "stgnn": ("stgnn", (), 200, False),
+    "ddpm": ("ddpm", (), 1000, True),
+    "seq2seq_luong": ("seq2seq_luong", (), 60, True),
+    "transformer": ("transformer", (), 150, True),
+    "gpt": ("gpt", (), 100, True),
+    "gpt, 4 layers of 128": ("gpt", _GPT_4X128, 30, True),
+    "bert": ("bert", (), 100, False),
 }
+
+
+def _cases() -> Iterator[tuple[str, Callable[[], Ratio]]]:
+    for name, (experiment, options, steps, has_rows) in _FITS.items():
+        if has_rows:
+            yield f"fit {name} / DataLoader loop", partial(fit_ratio, experiment, steps, options)
+        own = partial(fit_ratio, experiment, steps, options, own_loader=True)
+        yield f"fit {name} / loop with our loader", own
+
+
+CASES: dict[str, Callable[[], Ratio]] = dict(_cases())
 
 if __name__ == "__main__":
     print_cases(CASES)
