@@ -132,11 +132,16 @@ def _check_groups(path: Path, layer: dict[str, Any]) -> None:
             )
 
 
+def named_class(class_path: str) -> Any:
+    """The class of a path such as ``lit_models.LitLSTM``."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def class_arguments(class_path: str) -> list[str]:
     """Names of a class's arguments; none for a class that cannot be imported."""
-    module, _, name = class_path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = named_class(class_path)
     except (ImportError, AttributeError, ValueError):
         return []  # the parser names the class it cannot import
     return list(inspect.signature(found).parameters)

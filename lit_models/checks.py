@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import lightning as L
 
+import datamodules
+from datamodules.base import LitDataModule
 from datamodules.errors import InputError
 from lit_models.base import LitModule
 
@@ -24,6 +26,40 @@ def check_names(experiment: str, run_id: str | None) -> None:
         raise InputError(
             f"--run_id takes up to 128 letters, digits, dots, - and _, got {run_id[:140]!r}"
         )
+
+
+def check_pair(model: type, datamodule: type) -> None:
+    """Checks that the data come in the batches that the model takes.
+
+    Args:
+        model: Class of the model; one of a user's own may say nothing of its batches.
+        datamodule: Class of the datamodule; likewise.
+
+    Raises:
+        InputError: Naming both kinds of batches and the datamodules that would do.
+    """
+    wanted = get_type_hints(model.step).get("batch", Any) if issubclass(model, LitModule) else Any
+    given = _batch_type(datamodule)
+    if Any in (wanted, given) or wanted is given:
+        return
+    others = [name for name in dir(datamodules) if _batch_type(_named(name)) is wanted]
+    raise InputError(
+        f"{model.__name__} takes batches of {wanted.__name__}, {datamodule.__name__} gives "
+        f"{given.__name__}; choose --data from {', '.join(others)}"
+    )
+
+
+def _named(name: str) -> Any:
+    return getattr(datamodules, name)
+
+
+def _batch_type(datamodule: Any) -> Any:
+    """B of the LitDataModule[B] that a class is; Any where it is none."""
+    for base in getattr(datamodule, "__mro__", ()):
+        for generic in vars(base).get("__orig_bases__", ()):
+            if get_origin(generic) is LitDataModule:
+                return get_args(generic)[0]
+    return Any
 
 
 def check_ranges(config: Any) -> None:

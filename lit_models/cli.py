@@ -26,14 +26,14 @@ from callbacks.reproducible import StepSeed
 from callbacks.run_report import RunReport
 from callbacks.tracking import MetricsCSV, RunConfig, RunWandbLogger, versions
 from datamodules.errors import InputError
-from lit_models.arguments import CommandLine, class_arguments, prepare
+from lit_models.arguments import CommandLine, class_arguments, named_class, prepare
 from lit_models.checkpoints import (
     WholeCheckpointIO,
     check_compatible,
     check_resumable,
     read_checkpoint,
 )
-from lit_models.checks import check_fit, check_names, check_ranges
+from lit_models.checks import check_fit, check_names, check_pair, check_ranges
 from lit_models.messages import one_line, quiet
 from lit_models.runs import (
     RUN_DIR_VARIABLE,
@@ -183,6 +183,7 @@ class LitCLI(LightningCLI):
         config = self._own_config
         experiment = config["experiment"] or "custom"
         check_names(experiment, config["run_id"])
+        check_pair(*(named_class(config[part]["class_path"]) for part in ("model", "data")))
         if is_child_rank():
             self.run_dir = Path(os.environ[RUN_DIR_VARIABLE])
         elif self.command_line.run_dir is not None:

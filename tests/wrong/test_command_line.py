@@ -45,6 +45,11 @@ CASES = {
         [*FIT, "--model.lr_scheduler", "torch.optim.lr_scheduler.StepLR"],
         "step_size",
     ),
+    "data of another family": (
+        ["fit", "--config", "lstm", "--data", "LinearDataModule"],
+        "LitRecurrentForecaster takes batches of SeriesBatch, LinearDataModule gives "
+        "SupervisedBatch; choose --data from CSVSeriesDataModule, SineDataModule",
+    ),
     "unknown callback": (
         [*FIT, "--trainer.callbacks+=NoSuch"],
         "trainer.callbacks: expected a class path, got NoSuch",
