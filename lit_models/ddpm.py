@@ -190,7 +190,8 @@ class LitDDPM(LitModule):
             t: Step of each, ``(B,)``.
             y: Class of each, ``(B,)``; None for no class.
         """
-        output = self._output(x_t, self.embedding(t), self._class_vectors(len(x_t), y))
+        # shape[0], not len(), which would export for one number of rows alone
+        output = self._output(x_t, self.embedding(t), self._class_vectors(x_t.shape[0], y))
         return self.diffusion.to_noise(output, x_t, t, self.prediction)
 
     def example_inputs(self, batch: SampleBatch) -> dict[str, Any]:

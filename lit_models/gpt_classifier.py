@@ -49,7 +49,7 @@ class GPTClassifier(nn.Module):
         last = torch.full_like(tokens[:, 0], tokens.shape[1] - 1)
         if mask is not None:
             last = mask.sum(1) - 1
-        summary = hidden[torch.arange(len(tokens), device=tokens.device), last]
+        summary = hidden[torch.arange(tokens.shape[0], device=tokens.device), last]
         return self.head(self.dropout(summary)), hidden
 
 

@@ -101,10 +101,10 @@ class GraphNetworkBlock(nn.Module):
         (source, target), (e, v, u) = edge_index, states
         edge_graph = graph[source]
         e = e + self.edge_update((e, None), (v, source), (v, target), (u, edge_graph))
-        incoming = scatter(e, target, 0, len(v), self.aggr)
+        incoming = scatter(e, target, 0, v.shape[0], self.aggr)
         v = v + self.node_update((incoming, None), (v, None), (u, graph))
-        edges = scatter(e, edge_graph, 0, len(u), self.global_aggr)
-        nodes = scatter(v, graph, 0, len(u), self.global_aggr)
+        edges = scatter(e, edge_graph, 0, u.shape[0], self.global_aggr)
+        nodes = scatter(v, graph, 0, u.shape[0], self.global_aggr)
         u = u + self.global_update((edges, None), (nodes, None), (u, None))
         return States(e, v, u)
 

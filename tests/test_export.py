@@ -15,7 +15,7 @@ from datamodules.errors import InputError
 from lit_models import LitModule, StepOutput
 from lit_models.__main__ import main
 from lit_models.cli import build
-from lit_models.export import example_of, write
+from lit_models.export import _flat, example_of, write
 
 
 def made(name: str):
@@ -44,10 +44,32 @@ def test_torch(tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["transformer", "bert", "ddpm_mixture", "gpt_in_context_regression"]
+    "name",
+    [
+        "transformer",
+        "bert",
+        "bert_finetune",
+        "gpt_finetune",
+        "gpt_in_context_regression",
+        "ddpm_mixture",
+        "ddpm_digits",
+    ],
 )
 def test_torch_of_larger_families(tmp_path, name):
     check_torch(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gcn", "graph_network_links", "stgnn"])
+def test_torch_of_graphs(tmp_path, name):
+    """Another number of edges, or of windows, than the file was written with."""
+    model, datamodule = made(name)
+    path = tmp_path / "model.pt2"
+    assert write(model, datamodule, "torch", path) < 1e-5
+    program = torch.export.load(path).module()
+    more = example_of(model, next(iter(datamodule.test_dataloader()))).with_more_rows()
+    example = example_of(model, next(iter(datamodule.test_dataloader())))
+    for answer, expected in zip(_flat(program(*more)), example.eager(*more), strict=True):
+        torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
