@@ -1,10 +1,10 @@
 """Fits every trial of ``scripts/bars.py`` over its seeds and publishes what came out.
 
 ``python -m scripts.results`` writes ``results.json``, ``results.md`` and ``results.html`` into
-``docs``. A fit that has finished in the work folder is not run again, so an interrupted call is
-continued by the same call. A trial without any fit in the work folder keeps what ``results.json``
-says of it, as long as its command is still the same: ``--only NAME`` renews one trial and leaves
-the rest.
+``docs``, and the table of the READMEs. A fit that has finished in the work folder is not run again,
+so an interrupted call is continued by the same call. A trial without any fit in the work folder
+keeps what ``results.json`` says of it, as long as its command is still the same: ``--only NAME``
+renews one trial and leaves the rest.
 """
 
 import argparse
@@ -24,12 +24,13 @@ from scripts.bars import TRIALS, Trial
 from scripts.results_fits import Fit, Runner, Session, read_json, stages, write_file
 from scripts.results_page import Figures, published_figures, render_page, run_figures
 from scripts.results_processes import Processes
+from scripts.results_readme import fill
 from scripts.results_summary import Outcome, Summary, flaw, summarize
 from scripts.results_text import render_markdown, tally
 
 
 class Publisher:
-    """Turns fits into the three files.
+    """Turns fits into the three files, and into the table of the READMEs beside their folder.
 
     Args:
         runs_dir: Work folder of the fits.
@@ -67,6 +68,8 @@ class Publisher:
         write_file(self.docs_dir / "results.json", text + "\n")
         write_file(self.docs_dir / "results.md", render_markdown(summaries))
         write_file(self.docs_dir / "results.html", html)
+        for readme in self.docs_dir.resolve().parent.glob("README*.md"):
+            write_file(readme, fill(readme.read_text(encoding="utf-8"), summaries))
         return summaries
 
     def _local(self, trial: Trial, num_seeds: int) -> tuple[list[Outcome], dict[str, bytes]]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from scripts.bars import TRIALS
 from scripts.results_page import fit_figures, published_figures, render_page, shrink
+from scripts.results_readme import fill
 from scripts.results_summary import Outcome, summarize
 from scripts.results_text import render_markdown
 
@@ -140,3 +141,12 @@ def test_the_committed_pages_are_what_the_script_writes():
     assert (DOCS / "results.md").read_text(encoding="utf-8") == render_markdown(summaries)
     assert html == render_page(summaries, published_figures(DOCS / "results.html"))
     assert len(html) <= 6_000_000
+    for readme in DOCS.parent.glob("README*.md"):
+        text = readme.read_text(encoding="utf-8")
+        assert fill(text, summaries) == text
+        assert "| `lstm` | mse |" in text
+
+
+def test_a_readme_without_its_table():
+    with pytest.raises(ValueError, match="no table between <!-- results -->"):
+        fill("# Title\n", [])
