@@ -141,9 +141,9 @@ def _length_trials() -> Iterator[Trial]:
     falls = (Bar("test/exact_match", "<=", 0.9),)
     # Without input feeding the steps of a long target train in one call.
     fused = ("--model.input_feeding", "false")
-    for length in (20, 40):
-        # Sources this long are solved, or not, within two thousand steps.
-        sizes = ("--data.length", str(length), "--data.num_samples", "128000")
+    # A target twice as long takes twice the rows.
+    for length, num_samples in ((20, "128000"), (40, "256000")):
+        sizes = ("--data.length", str(length), "--data.num_samples", num_samples)
         args = (*sizes, "--trainer.max_epochs", "1")
         variant = f"length{length}"
         yield Trial("seq2seq", falls, args=args, variant=variant, num_seeds=1)
