@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from scripts.benchmarks import Ratio, compare, compare_seconds, print_cases
@@ -45,6 +46,16 @@ def _first_step_seconds() -> float:
             return time.perf_counter() - start
 
 
+def _on_a_checkpoint(name: str, *options: str) -> Ratio:
+    """A whole command on one batch of a fitted model, against loading torch alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        common = ["--config", "lstm", "--config", "cpu", "--runs_dir", folder]
+        short = ["--trainer.max_steps", "1", "--test_after_fit", "false", "--run_id", "run"]
+        _run("-m", "lit_models", "fit", *common, *short)
+        command = ["-m", "lit_models", name, *common, "--ckpt_path", "last", *options]
+        return compare(lambda: _run(*command), lambda: _run("-c", "import torch"), num_pairs=3)
+
+
 def _plain_seconds() -> float:
     start = time.perf_counter()
     _run("-c", _PLAIN)
@@ -57,6 +68,13 @@ CASES: dict[str, Callable[[], Ratio]] = {
     "first step of lstm / plain script": lambda: compare_seconds(
         _first_step_seconds, _plain_seconds, num_pairs=3
     ),
+    **{
+        f"lit-models {name}, one batch / import torch": partial(
+            _on_a_checkpoint, name, f"--trainer.limit_{kind}_batches", "1"
+        )
+        for name, kind in (("validate", "val"), ("test", "test"), ("predict", "predict"))
+    },
+    "lit-models export / import torch": lambda: _on_a_checkpoint("export"),
 }
 
 if __name__ == "__main__":
