@@ -38,11 +38,15 @@ def parse(path: Path) -> list[Any]:
 def records(run_dir: Path) -> list[Any]:
     """Every record of every offline part of a run, oldest first.
 
-    wandb's own process may still be writing when the command has ended; its last record is `exit`.
+    wandb's own process may still have to write, or to make its file, when the command has ended; its
+    last record is `exit`.
     """
     found: list[Any] = []
-    for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb")):
-        deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60
+    while not (paths := sorted(run_dir.glob("wandb/offline-run-*/*.wandb"))):
+        assert time.monotonic() < deadline, f"{run_dir} has no W&B file"
+        time.sleep(0.05)
+    for path in paths:
         while not of_type(part := parse(path), "exit"):
             assert time.monotonic() < deadline, f"{path} was not finished"
             time.sleep(0.05)
