@@ -38,8 +38,8 @@ def parse(path: Path) -> list[Any]:
 def records(run_dir: Path) -> list[Any]:
     """Every record of every offline part of a run, oldest first.
 
-    wandb's own process may still have to write, or to make its file, when the command has ended; its
-    last record is `exit`.
+    wandb's own process may still have to write, or to make its file, when the command has ended;
+    its last record is `exit`.
     """
     found: list[Any] = []
     deadline = time.monotonic() + 60
