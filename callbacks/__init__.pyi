@@ -21,7 +21,6 @@ from .table_figures import ConfusionMatrix as ConfusionMatrix
 from .table_figures import PredictedAgainstTrue as PredictedAgainstTrue
 from .tracking import MetricsCSV as MetricsCSV
 from .tracking import RunConfig as RunConfig
-from .tracking import RunWandbLogger as RunWandbLogger
 from .translation import TranslationScore as TranslationScore
 from .uncertainty_figures import CalibrationPlot as CalibrationPlot
 from .uncertainty_figures import ExtrapolationSpread as ExtrapolationSpread

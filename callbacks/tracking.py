@@ -13,7 +13,6 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from datamodules.whole_file import whole_file
-from lit_models.startup import light_wandb
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "torch-geometric", "scikit-learn", "wandb")
 
@@ -64,17 +63,6 @@ class RunConfig(SaveConfigCallback):
             folder.mkdir(parents=True, exist_ok=True)
             with whole_file(folder / "config.yaml") as file:
                 file.write(self._text)
-
-
-class RunWandbLogger(WandbLogger):
-    """W&B without its job launcher, which a run that it did not start has no use for."""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The W&B run, started at the first call."""
-        with light_wandb():
-            return super().experiment
 
 
 class MetricsCSV(CSVLogger):

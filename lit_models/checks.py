@@ -42,15 +42,13 @@ def check_pair(model: type, datamodule: type) -> None:
     given = _batch_type(datamodule)
     if Any in (wanted, given) or wanted is given:
         return
-    others = [name for name in dir(datamodules) if _batch_type(_named(name)) is wanted]
+    others = [
+        name for name in dir(datamodules) if _batch_type(getattr(datamodules, name)) is wanted
+    ]
     raise InputError(
         f"{model.__name__} takes batches of {wanted.__name__}, {datamodule.__name__} gives "
         f"{given.__name__}; choose --data from {', '.join(others)}"
     )
-
-
-def _named(name: str) -> Any:
-    return getattr(datamodules, name)
 
 
 def _batch_type(datamodule: Any) -> Any:

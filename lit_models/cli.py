@@ -24,7 +24,7 @@ from callbacks.predictions import OrderedPredictions
 from callbacks.progress import RunProgress
 from callbacks.reproducible import StepSeed
 from callbacks.run_report import RunReport
-from callbacks.tracking import MetricsCSV, RunConfig, RunWandbLogger, versions
+from callbacks.tracking import MetricsCSV, RunConfig, versions
 from datamodules.errors import InputError
 from lit_models.arguments import CommandLine, class_arguments, named_class, prepare
 from lit_models.checkpoints import (
@@ -42,7 +42,7 @@ from lit_models.runs import (
     is_child_rank,
     new_run_id,
 )
-from lit_models.unprofiled import Unprofiled
+from lit_models.trainer_parts import RunWandbLogger, Unprofiled
 
 # What the data know and a model needs; linked wherever the model has an argument of that name.
 LINKED_SIZES = (

@@ -7,7 +7,7 @@ and W&B imports its job launcher to look for inputs that only the launcher can h
 import importlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -58,11 +58,11 @@ class _NoInputs:
         """Leaves the run's configuration as it is."""
 
 
-def light_lightning() -> Any:
+def light_lightning() -> AbstractContextManager[None]:
     """Context for the first import of Lightning."""
     return standing_in("scipy.signal", hamming=None)
 
 
-def light_wandb() -> Any:
+def light_wandb() -> AbstractContextManager[None]:
     """Context for the start of a W&B run."""
     return standing_in("wandb.sdk.launch.inputs.internal", StagedLaunchInputs=_NoInputs)

@@ -3,9 +3,9 @@
 import inspect
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
+from lit_models.arguments import named_class
 from lit_models.catalog import experiments, load_yaml
 from scripts.bars import TRIALS
 
@@ -32,8 +32,8 @@ def missing(experiment: str) -> list[str]:
 
 def _untested(class_path: str, folder: str) -> list[str]:
     """The class's module docstring and a test that names the class."""
-    package, _, name = class_path.rpartition(".")
-    module = inspect.getmodule(getattr(import_module(package), name))
+    name = class_path.rpartition(".")[2]
+    module = inspect.getmodule(named_class(class_path))
     found = []
     if module is None or not (module.__doc__ or "").strip():
         found.append(f"a module docstring of {class_path}")

@@ -24,7 +24,7 @@ from scripts.bars import TRIALS, Trial
 from scripts.results_fits import Fit, Runner, Session, read_json, stages, write_file
 from scripts.results_page import Figures, published_figures, render_page, run_figures
 from scripts.results_processes import Processes
-from scripts.results_readme import fill
+from scripts.results_readme import START, fill
 from scripts.results_summary import Outcome, Summary, flaw, summarize
 from scripts.results_text import render_markdown, tally
 
@@ -64,12 +64,17 @@ class Publisher:
                 outcomes, figures[trial.name] = self._kept(trial, wanted, entry)
             summaries.append(summarize(trial, outcomes, wanted))
         html = render_page(summaries, figures)
+        readmes = {
+            path: fill(readme, summaries)
+            for path in self.docs_dir.resolve().parent.glob("README*.md")
+            if START in (readme := path.read_text(encoding="utf-8"))
+        }
         text = json.dumps({"trials": summaries}, indent=1, ensure_ascii=False, allow_nan=False)
         write_file(self.docs_dir / "results.json", text + "\n")
         write_file(self.docs_dir / "results.md", render_markdown(summaries))
         write_file(self.docs_dir / "results.html", html)
-        for readme in self.docs_dir.resolve().parent.glob("README*.md"):
-            write_file(readme, fill(readme.read_text(encoding="utf-8"), summaries))
+        for path, filled in readmes.items():
+            write_file(path, filled)
         return summaries
 
     def _local(self, trial: Trial, num_seeds: int) -> tuple[list[Outcome], dict[str, bytes]]:

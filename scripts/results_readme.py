@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from scripts.results_summary import Summary
-from scripts.results_text import bar_text, score_cells, verdict
+from scripts.results_text import bar_text, row, score_cells, verdict
 
-_START, _END = "<!-- results -->\n", "<!-- /results -->"
+START, _END = "<!-- results -->\n", "<!-- /results -->"
 
 
 def fill(text: str, summaries: Sequence[Summary]) -> str:
@@ -18,12 +18,12 @@ def fill(text: str, summaries: Sequence[Summary]) -> str:
     Raises:
         ValueError: If the table or one of its marks is missing.
     """
-    before, start, rest = text.partition(_START)
+    before, start, rest = text.partition(START)
     table, end, after = rest.partition(_END)
     heading = table.splitlines()[:2]
     if not (start and end and len(heading) == 2):
-        raise ValueError(f"the README has no table between {_START.strip()} and {_END}")
-    rows = [_row(summary) for summary in summaries if _shown(summary)]
+        raise ValueError(f"the README has no table between {START.strip()} and {_END}")
+    rows = [_experiment_row(summary) for summary in summaries if _shown(summary)]
     return before + start + "\n".join([*heading, *rows]) + "\n" + end + after
 
 
@@ -31,10 +31,10 @@ def _shown(summary: Summary) -> bool:
     return bool(summary["num_runs"]) and summary["name"] == summary["experiment"]
 
 
-def _row(summary: Summary) -> str:
+def _experiment_row(summary: Summary) -> str:
     score = next(score for score in summary["scores"] if score["head"])
     cells = score_cells(score)
     bars = ", ".join(f"{verdict(bar)} {bar_text(bar)}" for bar in score["bars"])
     numbers = (cells["score"], cells["optimum"], cells["baseline"])
     metric = score["metric"].removeprefix("test/")
-    return "| " + " | ".join((f"`{summary['name']}`", metric, *numbers, bars)) + " |"
+    return row((f"`{summary['name']}`", metric, *numbers, bars))

@@ -122,7 +122,7 @@ def render_markdown(summaries: Sequence[Summary]) -> str:
     lines = ["# Results", "", *(line for text in paragraphs for line in (text, ""))]
     lines += ["## Scores", ""]
     head = ("trial", "metric", "score", "n", "optimum", "excess", "baseline", "bar", "")
-    lines += [_row(head), "|---|---|---:|---:|---:|---:|---:|---|---|"]
+    lines += [row(head), "|---|---|---:|---:|---:|---:|---:|---|---|"]
     for summary in summaries:
         for index, score in enumerate(s for s in summary["scores"] if s["head"]):
             name = f"`{summary['name']}`" if index == 0 else ""
@@ -134,17 +134,18 @@ def render_markdown(summaries: Sequence[Summary]) -> str:
             numbers = (cells["optimum"], cells["excess"], cells["baseline"])
             metric = score["metric"].removeprefix("test/")
             n = seeds_text(summary)
-            lines.append(_row((name, metric, cells["score"], n, *numbers, bars, said)))
+            lines.append(row((name, metric, cells["score"], n, *numbers, bars, said)))
     errors = [(s["name"], error) for s in summaries for error in s["errors"]]
     if errors:
         lines += ["", "## Failed", "", *(f"- `{name}`, {error}" for name, error in errors)]
     lines += ["", "## Costs", "", cost_note(summaries), ""]
-    lines += [_row(("trial", *COSTS)), "|---|---:|---:|---:|---:|---:|---|"]
-    lines += [_row((f"`{s['name']}`", *cost_cells(s["costs"]).values())) for s in summaries]
+    lines += [row(("trial", *COSTS)), "|---|---:|---:|---:|---:|---:|---|"]
+    lines += [row((f"`{s['name']}`", *cost_cells(s["costs"]).values())) for s in summaries]
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: Iterable[str]) -> str:
+def row(cells: Iterable[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

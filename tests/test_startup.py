@@ -36,7 +36,7 @@ def test_a_run_starts_without_the_job_launcher(tmp_path):
         run(f"""
         import os, sys
         os.environ |= {{"WANDB_MODE": "offline", "WANDB_SILENT": "true"}}
-        from callbacks import RunWandbLogger
+        from lit_models.trainer_parts import RunWandbLogger
         logger = RunWandbLogger(project="p", save_dir={str(tmp_path)!r})
         logger.experiment.config.update({{"lr": 0.1}})
         assert logger.experiment.config["lr"] == 0.1

@@ -2,16 +2,15 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import torch
 import wandb
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
@@ -64,19 +63,6 @@ def fit_seconds(experiment: str, num_steps: int, options: Iterable[str] = ()) ->
         return clock.seconds / num_steps
 
 
-class _Rows(NamedTuple):
-    """What a ``DataLoader`` needs of a split: its tensors, and how to make a batch of theirs."""
-
-    tensors: list[Tensor]
-    make: Callable[[Sequence[Tensor]], Any]
-
-
-def _rows(data: Any) -> _Rows:
-    names = [name for name in data._fields if isinstance(getattr(data, name), Tensor)]
-    tensors = [getattr(data, name) for name in names]
-    return _Rows(tensors, lambda batch: type(data)(**dict(zip(names, batch, strict=True))))
-
-
 def _loop(cli: LitCLI, batches: Iterable[Any], optimizer: Optimizer, num_steps: int) -> float:
     """Seconds of a training loop written by hand."""
     model, clip = cli.model, cli.trainer.gradient_clip_val
@@ -122,10 +108,9 @@ def plain_seconds(
     else:
         for group in optimizer.param_groups:  # torch's default
             group["fused"] = None
-        rows = _rows(cli.datamodule.split("train"))
-        size = cli.datamodule.batch_size
-        table = DataLoader(TensorDataset(*rows.tensors), size, shuffle=True, drop_last=True)
-        batches = map(rows.make, chain.from_iterable(repeat(table)))
+        data, size = cli.datamodule.split("train"), cli.datamodule.batch_size
+        table = DataLoader(TensorDataset(*data), size, shuffle=True, drop_last=True)
+        batches = map(type(data)._make, chain.from_iterable(repeat(table)))
     return _loop(cli, batches, optimizer, num_steps) / num_steps
 
 
