@@ -11,7 +11,10 @@ from wandb.proto import wandb_internal_pb2
 
 
 def chunks(path: Path, block: int = 32768) -> Iterator[bytes]:
-    """Records of a .wandb file: a LevelDB log behind a header of 7 bytes."""
+    """Whole records of a .wandb file: a LevelDB log behind a header of 7 bytes.
+
+    A record that W&B's process is still writing is left out.
+    """
     data, position, buffered = path.read_bytes(), 7, b""
     while position + 7 <= len(data):
         left = block - position % block
@@ -20,6 +23,8 @@ def chunks(path: Path, block: int = 32768) -> Iterator[bytes]:
             continue
         _, length, kind = struct.unpack("<IHB", data[position : position + 7])
         chunk = data[position + 7 : position + 7 + length]
+        if len(chunk) < length:
+            return
         position += 7 + length
         buffered = chunk if kind in (1, 2) else buffered + chunk
         if kind in (1, 4):

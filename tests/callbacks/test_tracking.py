@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from wandb_files import config_of, entries, of_type, records
+from wandb_files import config_of, entries, of_type, parse, records
 
 from lit_models.__main__ import main
 
@@ -19,6 +19,19 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def check_that_half_a_file_is_read(run_dir: Path, found: list) -> None:
+    """A file cut anywhere, as its writer may leave it for a moment, gives its first records."""
+    (path,) = run_dir.glob("wandb/offline-run-*/*.wandb")
+    cut = run_dir / "cut"
+    size = path.stat().st_size
+    for kept in {*range(0, size, 97), *range(size - 300, size)}:
+        cut.write_bytes(path.read_bytes()[:kept])
+        part = parse(cut)
+        assert part == found[: len(part)]
+        assert len(part) < len(found)
+    cut.unlink()
 
 
 def test_a_run_holds_everything_and_keeps_its_id(offline):
@@ -41,6 +54,7 @@ def test_a_run_holds_everything_and_keeps_its_id(offline):
     assert {"train/loss", "val/loss", "val/mse", "test/mse"} <= names
     assert any(name.startswith("figures/loss_curves") for name in names)
     assert list(run_dir.glob("wandb/offline-run-*/files/media/images/figures/*.png"))
+    check_that_half_a_file_is_read(run_dir, found)
 
     assert main([*fit, "--ckpt_path", "last", "--trainer.max_epochs", "4"]) == 0
     runs = of_type(records(run_dir), "run")
