@@ -3,12 +3,13 @@
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class EMA(EMAWeightAveraging):
-    """Lightning's moving average, safe to test after a fit.
+class EMA(WeightAveraging):
+    """Lightning's moving average over all weights at once, safe to test after a fit.
 
     The checkpoint's weights are the averaged ones, the raw ones stand beside them for a resumed
     fit. Lightning's callback takes the raw ones back wherever it loads a checkpoint after a fit,
@@ -16,12 +17,23 @@ class EMA(EMAWeightAveraging):
 
     Args:
         decay: Weight of the average at each step.
-        update_every_n_steps: Optimizer steps between two updates.
+        update_every_n_steps: Optimizer steps from one update to the next.
+
+    Raises:
+        ValueError: If the decay is outside [0, 1], or ``update_every_n_steps`` is below 1.
     """
 
     def __init__(self, decay: float = 0.999, update_every_n_steps: int = 1) -> None:
+        if update_every_n_steps < 1:
+            raise ValueError(f"update_every_n_steps is {update_every_n_steps}; give 1 or more")
         # Buffers are copied, not averaged: constants of a schedule would drift by rounding.
-        super().__init__(use_buffers=False, decay=decay, update_every_n_steps=update_every_n_steps)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        super().__init__(use_buffers=False, multi_avg_fn=average)
+        self.update_every_n_steps = update_every_n_steps
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Every so many optimizer steps, from the first on."""
+        return step_idx is not None and step_idx % self.update_every_n_steps == 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Copies the model at the start of a fit."""

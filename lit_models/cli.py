@@ -42,7 +42,7 @@ from lit_models.runs import (
     is_child_rank,
     new_run_id,
 )
-from lit_models.trainer_parts import RunWandbLogger, Unprofiled
+from lit_models.trainer_parts import RunWandbLogger, Unprofiled, hide_empty_hooks
 
 # What the data know and a model needs; linked wherever the model has an argument of that name.
 LINKED_SIZES = (
@@ -254,6 +254,7 @@ class LitCLI(LightningCLI):
         # The report comes last: it names the figures that other callbacks have drawn.
         kwargs["callbacks"] = [*given, *own, self.report]
         trainer = super().instantiate_trainer(**kwargs)
+        hide_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
         return trainer
