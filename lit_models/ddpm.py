@@ -45,6 +45,10 @@ from lit_models.sample_metrics import MMD, SlicedWasserstein
 from lit_models.shared_noise import SharedNoise
 from lit_models.unet import UNet
 
+# Numbers of one activation: on a CPU a sampler's network sees rows of so many at once, which stay
+# in its cache (``python -m scripts.benchmark --only diffusion``).
+_BLOCK = 2**17
+
 
 class ResidualMLP(nn.Module):
     """Noise in a vector.
@@ -149,7 +153,7 @@ class LitDDPM(LitModule):
         )
         self.sample_shape, self.num_classes = shape, num_classes
         self.prediction, self.class_dropout = prediction, class_dropout
-        self.guidance_weight = guidance_weight
+        self.guidance_weight, self.hidden_size = guidance_weight, hidden_size
         self.diffusion = GaussianDiffusion(num_steps, schedule, beta_start, beta_end, betas)
         self.step_sampler = StepSampler(self.diffusion.num_steps, time_sampling == "importance")
         self.embedding = StepEmbedding(
@@ -316,14 +320,23 @@ class LitDDPM(LitModule):
         """
         steps = self.diffusion.for_output(self.sampler_steps, self.prediction)
         embeddings = self.embedding(steps.t.to(self.device)).split(1)
-        classes = self._class_vectors(len(x), y)
+        blocks = self._blocks(x, self._class_vectors(len(x), y))
         scales = zip(*(column.tolist() for column in steps[1:]), strict=True)
         for embedding, (scale, factor, std) in zip(embeddings, scales, strict=True):
-            output = self._output(x, embedding, classes)
-            x.mul_(scale).add_(output, alpha=factor)
+            for rows, classes in blocks:
+                output = self._output(rows, embedding, classes)
+                rows.mul_(scale).add_(output, alpha=factor)
             if std > 0:
                 x.add_(draws.normal(self.sample_shape, x.dtype), alpha=std)
             yield x
+
+    def _blocks(self, x: Tensor, classes: list[Tensor]) -> list[tuple[Tensor, list[Tensor]]]:
+        """Rows with their classes' vectors, as many as the device takes at once."""
+        size = len(x)
+        if x.device.type == "cpu":
+            size = _BLOCK // (self.hidden_size * math.prod(self.sample_shape[1:]))
+        parts = zip(*(torch.split(rows, max(size, 1)) for rows in (x, *classes)), strict=True)
+        return [(rows, vectors) for rows, *vectors in parts]
 
 
 def _check(

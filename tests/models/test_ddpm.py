@@ -122,6 +122,15 @@ def test_sampling_is_seeded_and_leaves_the_generator_alone():
     assert not torch.equal(first, model.sample(6, seed=4))
 
 
+@pytest.mark.parametrize("guidance", [0.0, 1.7])
+def test_rows_are_denoised_alike_in_blocks(guidance, monkeypatch):
+    model, y = conditional(guidance), torch.arange(7) % 3
+    whole = model.sample(7, y, seed=3)
+    monkeypatch.setattr("lit_models.ddpm._BLOCK", 3 * model.hidden_size)
+    assert [len(rows) for rows, _ in model._blocks(whole, [])] == [3, 3, 1]
+    torch.testing.assert_close(model.sample(7, y, seed=3), whole, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("prediction", ["x0", "v"])
 def test_predictions_agree_at_the_optimum(prediction):
     """With exact outputs every parametrisation takes the same steps."""
