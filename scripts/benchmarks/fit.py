@@ -134,7 +134,7 @@ _FITS: dict[str, _Case] = {
     "linear_regression": ("linear_regression", (), 1500, True),
     "binary_classification": ("binary_classification", (), 1000, True),
     "lstm": ("lstm", (), 600, True),
-    "lstm of 256 units": ("lstm", ("--model.hidden_size", "256"), 60, False),
+    "lstm of 256 units": ("lstm", ("--model.hidden_size", "256"), 240, False),
     "bayesian_mlp": ("bayesian_mlp", (), 1000, True),
     "gcn": ("gcn", (), 300, False),
     "stgnn": ("stgnn", (), 200, False),
