@@ -31,7 +31,7 @@ from datamodules.masking import IGNORE
 _GROUPS = ("prompt", "zero_shot", "few_shot")
 
 
-class InContextDataModule(LitDataModule[Any]):
+class InContextDataModule(LitDataModule[TokenBatch | ExamplesBatch]):
     """Rows that are each a task of their own, with examples.
 
     Args:
@@ -166,7 +166,7 @@ class InContextDataModule(LitDataModule[Any]):
     @cached_property
     def _ridge_error(self) -> float:
         """Squared error of ridge regression on the test rows."""
-        test = self.split("test")
+        test: Any = self.split("test")
         x, y = test.x.double(), test.y.double()
         d = self.in_features
         precision = torch.eye(d, dtype=torch.float64).repeat(len(x), 1, 1)

@@ -60,7 +60,7 @@ class WindowLoader(TensorLoader[TokenBatch]):
         return TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
 
 
-class TextFileDataModule(LitDataModule[Any]):
+class TextFileDataModule(LitDataModule[TokenBatch]):
     """A UTF-8 text, cut into a training, a validation and a test part in this order.
 
     The text is encoded once and memory-mapped from a cache. ``causal`` windows hold the next token

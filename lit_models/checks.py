@@ -39,25 +39,50 @@ def check_pair(model: type, datamodule: type) -> None:
         InputError: Naming both kinds of batches and the datamodules that would do.
     """
     wanted = get_type_hints(model.step).get("batch", Any) if issubclass(model, LitModule) else Any
-    given = _batch_type(datamodule)
-    if Any in (wanted, given) or wanted is given:
+    given = _batch_types(datamodule)
+    if wanted is Any or not given or wanted in given:
         return
     others = [
-        name for name in dir(datamodules) if _batch_type(getattr(datamodules, name)) is wanted
+        name for name in dir(datamodules) if wanted in _batch_types(getattr(datamodules, name))
     ]
     raise InputError(
         f"{model.__name__} takes batches of {wanted.__name__}, {datamodule.__name__} gives "
-        f"{given.__name__}; choose --data from {', '.join(others)}"
+        f"{' or '.join(kind.__name__ for kind in given)}; choose --data from {', '.join(others)}"
     )
 
 
-def _batch_type(datamodule: Any) -> Any:
-    """B of the LitDataModule[B] that a class is; Any where it is none."""
+def _batch_types(datamodule: Any) -> tuple[Any, ...]:
+    """B of the LitDataModule[B] that a class is, or its kinds; none where nobody says."""
     for base in getattr(datamodule, "__mro__", ()):
         for generic in vars(base).get("__orig_bases__", ()):
             if get_origin(generic) is LitDataModule:
-                return get_args(generic)[0]
-    return Any
+                (kind,) = get_args(generic)
+                return () if kind is Any else get_args(kind) or (kind,)
+    return ()
+
+
+def size_of(datamodule: Any, name: str, model: type, given: Any) -> Any:
+    """A size that the data tell the model.
+
+    Args:
+        datamodule: The data.
+        name: The size, an argument of the model.
+        model: Class of the model.
+        given: What the model has where the data do not say.
+
+    Raises:
+        InputError: If nobody says, and the model needs it.
+    """
+    size = getattr(datamodule, name, given)
+    if size is not None:
+        return size
+    hint = get_type_hints(model.__init__).get(name, Any)  # type: ignore[misc]
+    if hint is not Any and type(None) not in get_args(hint):
+        raise InputError(
+            f"{model.__name__} needs {name}, which {type(datamodule).__name__} does not have; "
+            "choose another --data"
+        )
+    return None
 
 
 def check_ranges(config: Any) -> None:
@@ -77,13 +102,26 @@ def check_ranges(config: Any) -> None:
         raise InputError(f"--trainer.gradient_clip_val must not be negative, got {clip}")
 
 
+def _check_batches(model: LitModule, datamodule: Any) -> None:
+    """Checks the batches of data whose options decide between kinds of them."""
+    kinds = _batch_types(type(datamodule))
+    wanted = get_type_hints(model.step).get("batch", Any)
+    made = type(datamodule.split("train")) if len(kinds) > 1 else wanted
+    if made is not wanted and made in kinds:
+        raise InputError(
+            f"{type(model).__name__} takes batches of {wanted.__name__}, with these --data options "
+            f"{type(datamodule).__name__} gives {made.__name__}; its --help names the options"
+        )
+
+
 def check_fit(trainer: L.Trainer, model: L.LightningModule, datamodule: Any) -> None:
-    """Checks the optimizer's arguments and the rhythm of validation.
+    """Checks the kind of batches, the optimizer's arguments and the rhythm of validation.
 
     Raises:
         InputError: With the reason that torch gives, or the number of batches there are.
     """
     if isinstance(model, LitModule):
+        _check_batches(model, datamodule)
         try:
             model.configure_optimizers()
         except (TypeError, ValueError) as error:

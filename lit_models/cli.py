@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -33,7 +33,7 @@ from lit_models.checkpoints import (
     check_resumable,
     read_checkpoint,
 )
-from lit_models.checks import check_fit, check_names, check_pair, check_ranges
+from lit_models.checks import check_fit, check_names, check_pair, check_ranges, size_of
 from lit_models.messages import one_line, quiet
 from lit_models.runs import (
     RUN_DIR_VARIABLE,
@@ -148,11 +148,22 @@ class LitCLI(LightningCLI):
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
-        wanted = class_arguments(self.command_line.classes.get("model", ""))
+        model = self.command_line.classes.get("model", "")
         for size in LINKED_SIZES:
-            if size not in wanted:
-                continue  # a link would ask the data all the same
-            parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
+            if size in class_arguments(model):  # another link would ask the data all the same
+                target = f"model.init_args.{size}"
+                told = self._size(size, named_class(model))
+                parser.link_arguments("data", target, told, apply_on="instantiate")
+
+    def _size(self, name: str, model: type) -> Callable[[Any], Any]:
+        """The function that takes a size of the model from the data; --help shows its name."""
+
+        def size(datamodule: Any) -> Any:
+            given = self._own_config["model"]["init_args"]
+            return size_of(datamodule, name, model, given.get(name))
+
+        size.__name__ = name
+        return size
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses, and names close options where one is unknown."""
@@ -210,7 +221,9 @@ class LitCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
-            raise InputError(one_line(str(error))) from error
+            # Around the reason why data and model do not fit, the parser would put its own words.
+            reason = error.__cause__ if isinstance(error.__cause__, InputError) else error
+            raise InputError(one_line(str(reason))) from error
         for option in self.command_line.args:
             size = option.rsplit(".", 1)[-1]
             if option.startswith("--model.") and size in LINKED_SIZES:

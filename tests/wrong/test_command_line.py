@@ -50,6 +50,23 @@ CASES = {
         "LitRecurrentForecaster takes batches of SeriesBatch, LinearDataModule gives "
         "SupervisedBatch; choose --data from CSVSeriesDataModule, SineDataModule",
     ),
+    "data of two kinds, both of another family": (
+        ["fit", "--model", "LitGCN", "--data", "InContextDataModule"],
+        "LitGCN takes batches of GraphBatch, InContextDataModule gives TokenBatch or ExamplesBatch",
+    ),
+    "data whose options decide on another family": (
+        ["fit", "--model", "LitGPTRegressor", "--data", "InContextDataModule"],
+        "LitGPTRegressor takes batches of ExamplesBatch, with these --data options "
+        "InContextDataModule gives TokenBatch; its --help names the options",
+    ),
+    "data without classes": (
+        ["fit", "--model", "LitGPTClassifier", "--data", "InContextDataModule"],
+        "LitGPTClassifier needs num_classes, which InContextDataModule does not have",
+    ),
+    "average that is never updated": (
+        [*FIT, "--trainer.callbacks+=callbacks.EMA", "--trainer.callbacks.update_every_n_steps=0"],
+        "update_every_n_steps is 0; give 1 or more",
+    ),
     "unknown callback": (
         [*FIT, "--trainer.callbacks+=NoSuch"],
         "trainer.callbacks: expected a class path, got NoSuch",
