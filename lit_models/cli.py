@@ -287,7 +287,8 @@ class LitCLI(LightningCLI):
                 project=wandb["project"],
                 name=wandb["name"] or f"{config['experiment']}-{self.run_dir.name}",
                 id=self.run_dir.name,
-                save_dir=str(self.run_dir),
+                # W&B's process may have been started from another folder.
+                save_dir=str(self.run_dir.absolute()),
                 group=wandb["group"],
                 tags=wandb["tags"],
                 log_model=wandb["log_model"],

@@ -62,6 +62,17 @@ def test_a_run_holds_everything_and_keeps_its_id(offline):
     assert sorted(path.name for path in (offline / "runs" / "tiny").iterdir()) == ["a1"]
 
 
+def test_runs_of_one_process_stay_in_their_folders(offline, monkeypatch):
+    """W&B's own process keeps the working folder of the first run it was started for."""
+    for name in ("first", "second"):
+        (offline / name).mkdir()
+        monkeypatch.chdir(offline / name)
+        fit = ["fit", "--config", CONFIG, "--runs_dir", "runs", "--trainer.max_epochs", "1"]
+        assert main([*fit, "--run_id", name]) == 0
+        (run,) = of_type(records(offline / name / "runs" / "tiny" / name), "run")
+        assert run.run_id == name
+
+
 def test_two_processes_make_one_run(offline):
     # Without WANDB_SERVICE, which would hand the run to the process of an earlier test.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
