@@ -38,8 +38,7 @@ def check_pair(model: type, datamodule: type) -> None:
     Raises:
         InputError: Naming both kinds of batches and the datamodules that would do.
     """
-    wanted = get_type_hints(model.step).get("batch", Any) if issubclass(model, LitModule) else Any
-    given = _batch_types(datamodule)
+    wanted, given = _wanted_batch(model), _batch_types(datamodule)
     if wanted is Any or not given or wanted in given:
         return
     others = [
@@ -49,6 +48,11 @@ def check_pair(model: type, datamodule: type) -> None:
         f"{model.__name__} takes batches of {wanted.__name__}, {datamodule.__name__} gives "
         f"{' or '.join(kind.__name__ for kind in given)}; choose --data from {', '.join(others)}"
     )
+
+
+def _wanted_batch(model: type) -> Any:
+    """Kind of batch that ``step`` takes; Any where it does not say."""
+    return get_type_hints(model.step).get("batch", Any) if issubclass(model, LitModule) else Any
 
 
 def _batch_types(datamodule: Any) -> tuple[Any, ...]:
@@ -105,7 +109,7 @@ def check_ranges(config: Any) -> None:
 def _check_batches(model: LitModule, datamodule: Any) -> None:
     """Checks the batches of data whose options decide between kinds of them."""
     kinds = _batch_types(type(datamodule))
-    wanted = get_type_hints(model.step).get("batch", Any)
+    wanted = _wanted_batch(type(model))
     made = type(datamodule.split("train")) if len(kinds) > 1 else wanted
     if made is not wanted and made in kinds:
         raise InputError(

@@ -149,11 +149,13 @@ class LitCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         model = self.command_line.classes.get("model", "")
+        wanted = class_arguments(model)
         for size in LINKED_SIZES:
-            if size in class_arguments(model):  # another link would ask the data all the same
-                target = f"model.init_args.{size}"
-                told = self._size(size, named_class(model))
-                parser.link_arguments("data", target, told, apply_on="instantiate")
+            if size not in wanted:
+                continue  # a link would ask the data all the same
+            told = self._size(size, named_class(model))
+            target = f"model.init_args.{size}"
+            parser.link_arguments("data", target, told, apply_on="instantiate")
 
     def _size(self, name: str, model: type) -> Callable[[Any], Any]:
         """The function that takes a size of the model from the data; --help shows its name."""
@@ -219,17 +221,24 @@ class LitCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Builds datamodule, model and trainer; a wrong argument is the user's to mend."""
         try:
-            super().instantiate_classes()
+            self._instantiate()
         except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
-            # Around the reason why data and model do not fit, the parser would put its own words.
-            reason = error.__cause__ if isinstance(error.__cause__, InputError) else error
-            raise InputError(one_line(str(reason))) from error
+            raise InputError(one_line(str(error))) from error
         for option in self.command_line.args:
             size = option.rsplit(".", 1)[-1]
             if option.startswith("--model.") and size in LINKED_SIZES:
                 known = getattr(self.datamodule, size, None)
                 if known is not None:
                     raise InputError(f"{option}: the data say {size}={known}; leave the option out")
+
+    def _instantiate(self) -> None:
+        """Lightning's, with an error of a linked size as the data raised it."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if error.__cause__ is not None and str(error).startswith("Call to compute_fn of link"):
+                raise error.__cause__ from None
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Builds the trainer with the loggers and callbacks that every run has."""

@@ -47,8 +47,8 @@ _BATCH_HOOKS = [
 def hide_empty_hooks(callbacks: Iterable[Callback]) -> None:
     """Lets Lightning pass by the hooks of a batch that a callback leaves as they are.
 
-    Lightning calls each of them some six times a step, a sixteenth of a small model's step; a hook
-    that is None it leaves out.
+    Lightning calls six of them at every step, a sixteenth of a small model's step; a hook that is
+    None it leaves out.
     """
     for callback in callbacks:
         for name in _BATCH_HOOKS:

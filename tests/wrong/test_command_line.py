@@ -170,3 +170,12 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_is_refused(refused, name):
     refused(*CASES[name])
+
+
+def test_an_error_of_the_data_keeps_its_own_words(refused, monkeypatch):
+    def read(datamodule):
+        raise ModuleNotFoundError("No module named 'reader'")
+
+    size = property(read, lambda datamodule, value: None)
+    monkeypatch.setattr("datamodules.LinearDataModule.in_features", size, raising=False)
+    refused(["fit", "--config", "linear_regression"], "lit-models: error: No module named 'reader'")
