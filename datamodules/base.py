@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
-from datamodules.loader import TensorLoader
-from datamodules.whole_file import whole_file
+from datamodules.files.whole_file import whole_file
+from datamodules.loading.loader import TensorLoader
 
 if TYPE_CHECKING:
     import pandas as pd

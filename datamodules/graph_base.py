@@ -9,7 +9,7 @@ from torch import Tensor
 from datamodules.base import LitDataModule
 from datamodules.batches import GraphBatch
 from datamodules.errors import InputError
-from datamodules.loader import EpochSampler, TensorLoader
+from datamodules.loading.loader import EpochSampler, TensorLoader
 
 Level = Literal["node", "edge", "graph"]
 

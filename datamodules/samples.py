@@ -10,8 +10,8 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Split
 from datamodules.batches import SampleBatch
 from datamodules.errors import InputError
-from datamodules.mixture_law import MixtureLaw
-from datamodules.whole_file import whole_file
+from datamodules.files.whole_file import whole_file
+from datamodules.laws.mixture_law import MixtureLaw
 
 
 class SampleDataModule(LitDataModule[SampleBatch]):

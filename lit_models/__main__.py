@@ -86,7 +86,7 @@ def _dispatch(argv: list[str]) -> int:
         sys.stdout.write(USAGE + "\n")
         return 0
     if command == "list":
-        from lit_models.catalog import describe
+        from lit_models.command.catalog import describe
 
         sys.stdout.write(describe() + "\n")
         return 0
@@ -94,10 +94,10 @@ def _dispatch(argv: list[str]) -> int:
         known = ", ".join((*COMMANDS, "list"))
         sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
         return 2
-    from lit_models.startup import light_lightning
+    from lit_models.command.startup import light_lightning
 
     with light_lightning():
-        from lit_models.command import run
+        from lit_models.command.run import run
 
     return run(argv)
 

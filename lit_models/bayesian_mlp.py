@@ -33,6 +33,14 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import LitModule, StepOutput
+from lit_models.layers.densities import (
+    CategoricalMixture,
+    GaussianMixture,
+    classification_columns,
+    classification_output,
+    regression_columns,
+    regression_output,
+)
 from lit_models.layers.network_draws import (
     ACTIVATIONS,
     Activation,
@@ -41,15 +49,7 @@ from lit_models.layers.network_draws import (
     evaluate_draws,
 )
 from lit_models.layers.standardize import Standardize
-from lit_models.predictive_metrics import classification_metrics, regression_metrics
-from lit_models.uncertainty import (
-    CategoricalMixture,
-    GaussianMixture,
-    classification_columns,
-    classification_output,
-    regression_columns,
-    regression_output,
-)
+from lit_models.metrics.predictive import classification_metrics, regression_metrics
 
 Sampling = Literal["local", "weights"]
 

@@ -34,8 +34,8 @@ from torch.nn import functional as F
 from datamodules.batches import TokenBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.attention import MultiHeadAttention
-from lit_models.metrics import CrossEntropy, NextSentenceScores, TokenAccuracy
-from lit_models.pretrained import load_pretrained
+from lit_models.metrics.scores import CrossEntropy, NextSentenceScores, TokenAccuracy
+from lit_models.weights.pretrained import load_pretrained
 
 _EPS = 1e-12
 

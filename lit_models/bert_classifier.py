@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from datamodules.batches import TokenBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.bert import BERT, Pooler, reset_parameters
-from lit_models.metrics import CrossEntropy, TokenAccuracy
-from lit_models.pretrained import load_pretrained
+from lit_models.metrics.scores import CrossEntropy, TokenAccuracy
+from lit_models.weights.pretrained import load_pretrained
 
 
 class BERTClassifier(nn.Module):

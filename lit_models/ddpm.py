@@ -7,9 +7,9 @@ r"""Denoising diffusion probabilistic models: learn to predict noise, sample by 
         \epsilon_\theta(x_t, t)\Big) + \sigma_t z
 
 Ho et al., "Denoising Diffusion Probabilistic Models" (2020). The process and its samplers are in
-:mod:`lit_models.gaussian_diffusion`, the U-Net in :mod:`lit_models.unet`. With classes, guidance
-samples from :math:`(1 + w)\, \epsilon_\theta(x, y) - w\, \epsilon_\theta(x)`, Ho and Salimans
-(2022); a share of the training rows has its class dropped. Deviations:
+:mod:`lit_models.layers.gaussian_diffusion`, the U-Net in :mod:`lit_models.layers.unet`. With
+classes, guidance samples from :math:`(1 + w)\, \epsilon_\theta(x, y) - w\, \epsilon_\theta(x)`, Ho
+and Salimans (2022); a share of the training rows has its class dropped. Deviations:
 
 * Data are standardised inside the model by the scale of the training rows, which the process needs:
   it keeps the variance of data that have variance 1.
@@ -32,18 +32,18 @@ from torchmetrics import MeanSquaredError, Metric, MetricCollection
 
 from datamodules.batches import SampleBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.gaussian_diffusion import (
+from lit_models.layers.gaussian_diffusion import (
     GaussianDiffusion,
     Prediction,
     Schedule,
     StepSampler,
     Variance,
 )
+from lit_models.layers.shared_noise import SharedNoise
 from lit_models.layers.standardize import Standardize
 from lit_models.layers.step_embedding import StepEmbedding, TimeFeatures
-from lit_models.sample_metrics import MMD, SlicedWasserstein
-from lit_models.shared_noise import SharedNoise
-from lit_models.unet import UNet
+from lit_models.layers.unet import UNet
+from lit_models.metrics.samples import MMD, SlicedWasserstein
 
 # Numbers of one activation: on a CPU a sampler's network sees rows of so many at once, which stay
 # in its cache (``python -m scripts.benchmark --only diffusion``).

@@ -26,10 +26,7 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.layers.standardize import Standardize
-from lit_models.mlp import MLP, Activation
-from lit_models.predictive_metrics import classification_metrics, regression_metrics
-from lit_models.uncertainty import (
+from lit_models.layers.densities import (
     CategoricalMixture,
     GaussianMixture,
     classification_columns,
@@ -37,6 +34,9 @@ from lit_models.uncertainty import (
     regression_columns,
     regression_output,
 )
+from lit_models.layers.standardize import Standardize
+from lit_models.metrics.predictive import classification_metrics, regression_metrics
+from lit_models.mlp import MLP, Activation
 
 
 class Ensemble(nn.Module):

@@ -31,7 +31,7 @@ from torchmetrics import Accuracy
 from datamodules.batches import GraphBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.graph import FeatureDropout, FeatureLinear
-from lit_models.metrics import CrossEntropy
+from lit_models.metrics.scores import CrossEntropy
 
 Attention = tuple[Tensor, Tensor]
 

@@ -27,7 +27,7 @@ from torchmetrics import Accuracy
 from datamodules.batches import GraphBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.graph import Adjacency, AdjacencyCache, FeatureDropout, FeatureLinear
-from lit_models.metrics import CrossEntropy
+from lit_models.metrics.scores import CrossEntropy
 
 
 class GraphConvolution(nn.Module):

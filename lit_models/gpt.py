@@ -35,10 +35,10 @@ from torch.nn import functional as F
 
 from datamodules.batches import TokenBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.generation import Sampling, generate
+from lit_models.decoding.sampling import Sampling, generate
 from lit_models.layers.attention import KeyValueCache, MultiHeadAttention
-from lit_models.metrics import CrossEntropy, GroupedCrossEntropy, Perplexity, TokenAccuracy
-from lit_models.pretrained import load_pretrained
+from lit_models.metrics.scores import CrossEntropy, GroupedCrossEntropy, Perplexity, TokenAccuracy
+from lit_models.weights.pretrained import load_pretrained
 
 
 class Block(nn.Module):
@@ -330,13 +330,13 @@ class LitGPT(LitModule):
     def generate(
         self, prompts: Tensor, num_tokens: int, mask: Tensor | None = None, **options: Any
     ) -> Tensor:
-        """Continues prompts; see :func:`lit_models.generation.generate`.
+        """Continues prompts; see :func:`lit_models.decoding.sampling.generate`.
 
         Args:
             prompts: ``(B, T)``, padded on the left where their lengths differ.
             num_tokens: Number N of tokens to append.
             mask: True at real tokens of the prompts, ``(B, T)``.
-            options: Fields of :class:`~lit_models.generation.Sampling` to change.
+            options: Fields of :class:`~lit_models.decoding.sampling.Sampling` to change.
 
         Returns:
             The new tokens, ``(B, N)``.

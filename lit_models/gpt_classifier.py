@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from datamodules.batches import TokenBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.gpt import GPT
-from lit_models.metrics import CrossEntropy, TokenAccuracy
-from lit_models.pretrained import load_pretrained
+from lit_models.metrics.scores import CrossEntropy, TokenAccuracy
+from lit_models.weights.pretrained import load_pretrained
 
 
 class GPTClassifier(nn.Module):

@@ -32,7 +32,7 @@ from datamodules.batches import GraphBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.graph import FeatureLinear
 from lit_models.layers.standardize import Standardize
-from lit_models.metrics import CrossEntropy
+from lit_models.metrics.scores import CrossEntropy
 
 Aggregation = Literal["sum", "mean", "max"]
 Level = Literal["node", "edge", "graph"]

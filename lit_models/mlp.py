@@ -23,7 +23,7 @@ from torchmetrics import Accuracy, MeanAbsoluteError, MeanSquaredError
 from datamodules.batches import SupervisedBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.standardize import Standardize
-from lit_models.metrics import CrossEntropy
+from lit_models.metrics.scores import CrossEntropy
 
 Activation = Literal["relu", "gelu", "silu", "tanh"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {

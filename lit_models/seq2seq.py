@@ -48,9 +48,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from datamodules.batches import PAD, SequencePairBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.decoding import decode
+from lit_models.decoding.search import decode
 from lit_models.layers.sequence_loss import sequence_loss
-from lit_models.metrics import SequenceExactMatch
+from lit_models.metrics.scores import SequenceExactMatch
 
 AttentionKind = Literal["none", "luong", "bahdanau"]
 Score = Literal["dot", "general", "concat"]

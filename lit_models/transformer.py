@@ -36,10 +36,10 @@ from torch.nn import functional as F
 
 from datamodules.batches import PAD, SequencePairBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.decoding import decode
+from lit_models.decoding.search import decode
 from lit_models.layers.attention import KeyValueCache, MultiHeadAttention
 from lit_models.layers.sequence_loss import sequence_loss
-from lit_models.metrics import SequenceExactMatch
+from lit_models.metrics.scores import SequenceExactMatch
 
 # Projected keys and values of the memory, (B, H, S, K) each.
 Memory = tuple[Tensor, Tensor]

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from datamodules import NoisySineRegressionDataModule
+from lit_models.layers.densities import GaussianMixture
 from lit_models.layers.network_draws import AffineDraws, evaluate_draws
-from lit_models.predictive_metrics import regression_metrics
-from lit_models.uncertainty import GaussianMixture
+from lit_models.metrics.predictive import regression_metrics
 
 LogDensity = Callable[[Tensor], Tensor]
 

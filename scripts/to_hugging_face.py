@@ -11,9 +11,9 @@ import lightning as L
 
 import lit_models
 from datamodules.errors import InputError
-from datamodules.tokenization import load_tokenizer
-from lit_models.checkpoints import read_checkpoint
-from lit_models.hugging_face import save_pretrained
+from datamodules.files.tokenization import load_tokenizer
+from lit_models.weights.checkpoints import read_checkpoint
+from lit_models.weights.hugging_face import save_pretrained
 
 
 def export(checkpoint: Path, folder: Path) -> None:

@@ -27,7 +27,7 @@ from datamodules import CSVTabularDataModule
 from datamodules.batches import SupervisedBatch
 from lit_models import LitBayesianMLP, LitDeepEnsemble, LitMCDropoutMLP
 from lit_models.base import LitModule
-from lit_models.uncertainty import GaussianMixture
+from lit_models.layers.densities import GaussianMixture
 
 Setting = Mapping[str, float]
 

@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from lit_models.__main__ import main
-from lit_models.arguments import prepare
-from lit_models.cli import build
+from lit_models.command.arguments import prepare
+from lit_models.command.cli import build
 
 CONFIG = str(Path(__file__).parent / "tiny.yaml")
 

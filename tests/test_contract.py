@@ -8,9 +8,9 @@ import pytest
 import torch
 from helpers import fit
 
-from datamodules.loader import TensorLoader, take
-from lit_models.catalog import describe, experiments, load_yaml
-from lit_models.cli import build
+from datamodules.loading.loader import TensorLoader, take
+from lit_models.command.catalog import describe, experiments, load_yaml
+from lit_models.command.cli import build
 
 # Arguments of datamodules that shrink their data, where they have them.
 SMALL = {

@@ -12,7 +12,7 @@ import torch
 from test_distributed import outcome
 
 from lit_models.__main__ import main
-from lit_models.catalog import experiments
+from lit_models.command.catalog import experiments
 
 # Small sizes that two ranks cannot share evenly; no dropout, whose masks belong to a rank.
 _SERIES = ("--data.num_samples=53", "--data.num_test=47", "--data.batch_size=11")

@@ -12,8 +12,8 @@ from sklearn.datasets import load_digits, load_iris
 from torch_geometric.data import Data
 
 from lit_models.__main__ import main
-from lit_models.arguments import prepare
-from lit_models.cli import build
+from lit_models.command.arguments import prepare
+from lit_models.command.cli import build
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,8 +14,8 @@ from datamodules.batches import SupervisedBatch
 from datamodules.errors import InputError
 from lit_models import LitModule, StepOutput
 from lit_models.__main__ import main
-from lit_models.cli import build
-from lit_models.export import _flat, example_of, write
+from lit_models.command.cli import build
+from lit_models.command.export import _flat, example_of, write
 
 
 def made(name: str):

@@ -15,7 +15,7 @@ import torch
 from test_distributed import command, outcome
 
 from lit_models.__main__ import main
-from lit_models.runs import RUN_DIR_VARIABLE
+from lit_models.command.run_folder import RUN_DIR_VARIABLE
 
 ROOT = Path(__file__).parent
 CONFIG = str(ROOT / "tiny.yaml")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers import fit
 
-from lit_models.catalog import find_config, load_yaml
-from lit_models.cli import build
+from lit_models.command.catalog import find_config, load_yaml
+from lit_models.command.cli import build
 from lit_models.optim import AdamWMatrixDecay, Noam, WarmupCosine
 
 STEPS = 20

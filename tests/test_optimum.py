@@ -3,7 +3,7 @@
 import pytest
 from helpers import fit
 
-from lit_models.catalog import experiments
+from lit_models.command.catalog import experiments
 from scripts.bars import TRIALS
 
 

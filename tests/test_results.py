@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scripts import results
 from scripts.bars import Bar, Trial
-from scripts.results_fits import Fit, Session, stages
-from scripts.results_processes import Processes, StoppedError, failure_line
-from scripts.results_summary import Outcome, flaw, portable_command, summarize
-from scripts.results_text import bar_text, decimals, number, render_markdown, score_cells
+from scripts.results import __main__ as results
+from scripts.results.fits import Fit, Session, stages
+from scripts.results.processes import Processes, StoppedError, failure_line
+from scripts.results.summary import Outcome, flaw, portable_command, summarize
+from scripts.results.text import bar_text, decimals, number, render_markdown, score_cells
 
 LSTM = Trial("lstm", (Bar("test/mse", "<=", factor=1.05, reference="optimum"),), num_seeds=3)
 RNN = Trial("rnn", (Bar("test/mse", "<=", 1.0),), num_seeds=2)
@@ -345,12 +345,10 @@ def test_stop_ends_the_processes(tmp_path, monkeypatch):
         processes([], tmp_path / "log")
 
 
-def test_the_script_starts_as_a_file_too():
-    script = Path(results.__file__)
+def test_the_script_starts_as_a_module():
     done = subprocess.run(
-        [sys.executable, "scripts/results.py", "--only", "nothing"],
-        cwd=script.parent.parent,
-        env={**os.environ, "PYTHONPATH": ""},
+        [sys.executable, "-m", "scripts.results", "--only", "nothing"],
+        cwd=Path(results.__file__).parent.parent.parent,
         capture_output=True,
         text=True,
     )

@@ -9,10 +9,10 @@ from browser import find_browser, measure, run_browser
 from PIL import Image
 
 from scripts.bars import TRIALS
-from scripts.results_page import fit_figures, published_figures, render_page, shrink
-from scripts.results_readme import fill
-from scripts.results_summary import Outcome, summarize
-from scripts.results_text import render_markdown
+from scripts.results.page import fit_figures, published_figures, render_page, shrink
+from scripts.results.readme import fill
+from scripts.results.summary import Outcome, summarize
+from scripts.results.text import render_markdown
 
 DOCS = Path(__file__).parent.parent / "docs"
 needs_browser = pytest.mark.skipif(

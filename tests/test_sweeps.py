@@ -15,13 +15,13 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from wandb_files import of_type, records
 
 from lit_models.__main__ import main
-from lit_models.catalog import configs_root, experiments
+from lit_models.command.catalog import configs_root, experiments
 
 optuna = pytest.importorskip("optuna")
 
-from scripts import sweep as search  # noqa: E402
-from scripts import sweep_study  # noqa: E402
-from scripts.sweep_space import read_sweep  # noqa: E402
+from scripts.sweep import __main__ as search  # noqa: E402
+from scripts.sweep import study as sweep_study  # noqa: E402
+from scripts.sweep.space import read_sweep  # noqa: E402
 
 SWEEPS = sorted((configs_root() / "sweeps").glob("*.yaml"))
 TINY = str(Path(__file__).parent / "tiny.yaml")

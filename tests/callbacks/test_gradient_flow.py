@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from helpers import fit
 
-from callbacks.gradient_flow import _others, _read
+from callbacks.figures.gradient_flow import _others, _read
 
 SMALL = ["--data.num_samples", "256", "--data.num_test", "120", "--trainer.max_epochs", "2"]
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from datamodules.belief_propagation import fixed_point, reversed_edges, sweeps
+from datamodules.laws.belief_propagation import fixed_point, reversed_edges, sweeps
 
 AFFINITY = {
     2: torch.tensor([[5.0, 1.0], [1.0, 3.0]]).double(),

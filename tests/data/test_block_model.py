@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datamodules import BlockModelLinksDataModule, InputError, StochasticBlockModelDataModule
-from datamodules.block_model import draw_pairs
+from datamodules.tasks.block_model import draw_pairs
 
 
 def test_pairs_are_joined_with_their_probability():

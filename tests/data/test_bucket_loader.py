@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from datamodules.batches import SequencePairBatch
-from datamodules.bucket_loader import BucketLoader
 from datamodules.errors import InputError
+from datamodules.loading.bucket_loader import BucketLoader
 
 NUM_ROWS, WIDTH, BUDGET = 211, 23, 97
 

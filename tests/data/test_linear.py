@@ -5,7 +5,7 @@ import torch
 from sklearn.linear_model import LinearRegression
 
 from datamodules import InputError, LinearDataModule
-from datamodules.noise import paired_noise
+from datamodules.laws.noise import paired_noise
 
 
 def test_test_error_is_the_population_error():

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from datamodules import InputError, MarkovTextDataModule, TopicDocumentsDataModule
-from datamodules.markov_chain import MarkovChain
-from datamodules.masking import Corruption
+from datamodules.laws.markov_chain import MarkovChain
+from datamodules.loading.masking import Corruption
 
 V, T = 3, 5
 

@@ -9,7 +9,7 @@ import torch
 from scipy import integrate, stats
 
 from datamodules import MixtureLaw
-from lit_models.gaussian_diffusion import GaussianDiffusion
+from lit_models.layers.gaussian_diffusion import GaussianDiffusion
 
 LEVELS = GaussianDiffusion(1000).alphas_cumprod
 

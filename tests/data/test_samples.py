@@ -47,7 +47,7 @@ def test_references():
 
 
 def test_noise_of_the_sliced_distance():
-    from lit_models.sample_metrics import SlicedWasserstein
+    from lit_models.metrics.samples import SlicedWasserstein
 
     data = GaussianMixtureDataModule(**RING, num_test=200)
     metric = SlicedWasserstein(2)

@@ -7,7 +7,7 @@ import torch
 
 from datamodules import InputError, SequenceTaskDataModule
 from datamodules.batches import BOS, EOS, PAD
-from datamodules.sequence_task import _fingerprint
+from datamodules.tasks.sequence_task import _fingerprint
 
 SMALL = {"num_samples": 997, "num_test": 211}
 

@@ -12,7 +12,7 @@ from datamodules import (
     PromptsDataModule,
     TextFileDataModule,
 )
-from datamodules.prompts import PromptTemplate, prompt_batch
+from datamodules.own.prompts import PromptTemplate, prompt_batch
 
 WORDS = "the cat sat on the mat and the dog ran to the red hat"
 

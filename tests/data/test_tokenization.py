@@ -3,7 +3,7 @@
 import pytest
 
 from datamodules.errors import InputError
-from datamodules.tokenization import train_tokenizer
+from datamodules.files.tokenization import train_tokenizer
 
 TEXT = "the cat sat\non the mat"
 

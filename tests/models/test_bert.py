@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from datamodules.batches import TokenBatch
 from lit_models import LitBERT, LitBERTClassifier
 from lit_models.bert import BERT, BERTForPreTraining, Block
-from lit_models.hugging_face import save_pretrained
-from lit_models.pretrained import load_pretrained
+from lit_models.weights.hugging_face import save_pretrained
+from lit_models.weights.pretrained import load_pretrained
 
 transformers = pytest.importorskip("transformers")
 V, T, D, L, H = 37, 11, 20, 3, 5

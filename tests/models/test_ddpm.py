@@ -8,9 +8,9 @@ from torch import nn
 
 from datamodules import GaussianMixtureDataModule, MixtureLaw
 from datamodules.batches import SampleBatch
-from datamodules.mixture_law import gaussian_after_sampling
+from datamodules.laws.mixture_law import gaussian_after_sampling
 from lit_models import LitDDPM
-from lit_models.unet import UNet
+from lit_models.layers.unet import UNet
 
 
 def law(mean, std):

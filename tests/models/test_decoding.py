@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datamodules.batches import BOS, EOS, PAD
-from lit_models.decoding import beam_search, decode, greedy_search, length_penalty
+from lit_models.decoding.search import beam_search, decode, greedy_search, length_penalty
 from lit_models.seq2seq import LitSeq2Seq
 from lit_models.transformer import LitTransformer
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from lit_models.gaussian_diffusion import GaussianDiffusion, StepSampler, cosine_betas
+from lit_models.layers.gaussian_diffusion import GaussianDiffusion, StepSampler, cosine_betas
 
 T = 97
 DIFFUSERS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}

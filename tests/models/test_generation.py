@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lit_models import LitGPT
-from lit_models.generation import Sampling, generate, pad_prompts
+from lit_models.decoding.sampling import Sampling, generate, pad_prompts
 from lit_models.gpt import GPT
-from lit_models.hugging_face import save_pretrained
+from lit_models.weights.hugging_face import save_pretrained
 
 V, C, D, L, H = 23, 17, 20, 2, 5
 

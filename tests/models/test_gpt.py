@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from lit_models import AdamWMatrixDecay, LitGPT, LitGPTClassifier, LitGPTRegressor
 from lit_models.gpt import GPT, Block
-from lit_models.hugging_face import save_pretrained
-from lit_models.pretrained import load_pretrained
+from lit_models.weights.hugging_face import save_pretrained
+from lit_models.weights.pretrained import load_pretrained
 
 transformers = pytest.importorskip("transformers")
 V, T, D, L, H = 37, 11, 20, 3, 5

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
-from lit_models.sample_metrics import MMD, SlicedWasserstein, wasserstein
-from lit_models.shared_noise import SharedNoise
+from lit_models.layers.shared_noise import SharedNoise
+from lit_models.metrics.samples import MMD, SlicedWasserstein, wasserstein
 
 
 @pytest.mark.parametrize(("n", "m"), [(31, 31), (31, 17), (1, 13), (12, 18)])

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import distributions as D
 
-from lit_models.predictive_metrics import (
+from lit_models.layers.densities import (
+    CategoricalMixture,
+    GaussianMixture,
+    classification_columns,
+    regression_columns,
+    regression_output,
+)
+from lit_models.metrics.predictive import (
     IntervalCoverage,
     IntervalWidth,
     MixtureCRPS,
@@ -15,13 +22,6 @@ from lit_models.predictive_metrics import (
     QuantileCalibration,
     classification_metrics,
     regression_metrics,
-)
-from lit_models.uncertainty import (
-    CategoricalMixture,
-    GaussianMixture,
-    classification_columns,
-    regression_columns,
-    regression_output,
 )
 
 S, B, K = 7, 5, 3

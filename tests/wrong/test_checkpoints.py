@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from refusals import CONFIG, FIT, snapshot
 
 from datamodules.errors import InputError
-from datamodules.graph_files import load_saved
-from datamodules.tokenization import load_tokenizer
-from lit_models.checkpoints import read_checkpoint
+from datamodules.files.graph_files import load_saved
+from datamodules.files.tokenization import load_tokenizer
+from lit_models.weights.checkpoints import read_checkpoint
 
 TEST = ["test", "--config", CONFIG, "--ckpt_path", "x.ckpt"]
 

@@ -19,7 +19,7 @@ from datamodules import (
     TextFileDataModule,
     TextPairsDataModule,
 )
-from datamodules.prompts import PromptsDataModule
+from datamodules.own.prompts import PromptsDataModule
 
 TABLE = "a,b,y\n" + "1,2,u\n2,3,v\n" * 20
 SERIES = "day,y\n" + "".join(f"2024-01-{day:02},{day % 7}\n" for day in range(1, 29))

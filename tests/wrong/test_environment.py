@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from refusals import CONFIG, FIT, snapshot
 
-from datamodules.whole_file import whole_file
+from datamodules.files.whole_file import whole_file
 from lit_models.__main__ import main
-from lit_models.runs import RunFolder
+from lit_models.command.run_folder import RunFolder
 
 RESUME = [*FIT, "--ckpt_path", "last", "--trainer.max_epochs", "3"]
 

@@ -1,0 +1,192 @@
+"""Figures of generative models: samples beside the truth, the way back, and the noise learned."""
+
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from callbacks.figures.base import FigureCallback, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def _grid(x: Tensor) -> Tensor:
+    """Points over the range of samples and a tenth more on either side."""
+    low, high = x.min().item(), x.max().item()
+    margin = 0.1 * (high - low)
+    return torch.linspace(low - margin, high + margin, 400, dtype=torch.float64)
+
+
+class SampleFigures(FigureCallback):
+    """What a diffusion model draws, how, and by what prediction of the noise.
+
+    In one dimension: a histogram of samples over the density, paths of the reverse process, and the
+    learned against the exact noise prediction. In two: a scatter of samples beside true ones.
+
+    Args:
+        num_samples: Samples to draw.
+        num_paths: Paths of the reverse process to show.
+        steps: Steps of the process at which to show the noise prediction; those beyond the
+            process's length are left out.
+    """
+
+    def __init__(
+        self,
+        num_samples: int = 2000,
+        num_paths: int = 60,
+        steps: tuple[int, ...] = (0, 50, 200, 500, 900),
+    ) -> None:
+        self.num_samples, self.num_paths, self.steps = num_samples, num_paths, steps
+
+    def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
+        """The figures that the samples' dimension allows."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        model: Any = pl_module
+        true = datamodule.split("test").x0
+        if model.sample_shape not in ((1,), (2,)):
+            return {}
+        times, paths = self._paths(model)
+        if model.sample_shape == (2,):
+            return {"samples": _scatter(paths[-1], true)}
+        grid = _grid(true)
+        figures = {
+            "samples": _histogram(paths[-1][:, 0], true[:, 0], datamodule.law, grid),
+            "reverse_process": self._reverse_process(times, paths[..., 0]),
+        }
+        if datamodule.law is not None:
+            figures["noise_prediction"] = self._noise_prediction(model, datamodule.law)
+        return figures
+
+    def _paths(self, model: Any) -> tuple[list[int], Tensor]:
+        """Steps kept, and the samples in the units of the data there, ``(kept, B, D)``."""
+        draws = model.draws(self.num_samples, stream=2, seed=0)
+        x = draws.normal(model.sample_shape, model.dtype)
+        num_steps = len(model.sampler_steps.t)
+        keep = set(torch.linspace(0, num_steps - 1, min(num_steps, 120)).long().tolist())
+        kept = [model.x_scaler.inverse(x).float().cpu()]
+        times = [model.diffusion.num_steps]
+        for i, samples in enumerate(model.reverse(x, draws)):
+            if i in keep:
+                kept.append(model.x_scaler.inverse(samples).float().cpu())
+                times.append(int(model.sampler_steps.t[i]))
+        return times, torch.stack(kept)
+
+    def _reverse_process(self, times: list[int], paths: Tensor) -> "Figure":
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        axes, side = figure.subplots(1, 2, sharey=True, width_ratios=[5, 1])
+        axes.plot(times, paths[:, : self.num_paths], color="tab:red", alpha=0.35, linewidth=0.7)
+        axes.invert_xaxis()
+        axes.set(xlabel="step t of the process", ylabel="sample", title="noise to data")
+        axes.grid(alpha=0.3)
+        side.hist(paths[-1], bins=60, orientation="horizontal", color="tab:red", alpha=0.6)
+        side.set(xlabel="samples", xticks=[])
+        return figure
+
+    def _noise_prediction(self, model: Any, law: Any) -> "Figure":
+        from matplotlib.figure import Figure
+
+        steps = [t for t in self.steps if t < model.diffusion.num_steps]
+        figure = Figure(figsize=(2.4 * len(steps) + 0.4, 3.0), layout="constrained")
+        panels = figure.subplots(1, len(steps), squeeze=False)[0]
+        law = law.standardized(model.x_scaler.mean, model.x_scaler.std)
+        for axes, step in zip(panels, steps, strict=True):
+            level = model.diffusion.alphas_cumprod[step].double().cpu()
+            noised = law.noised(level)
+            x = _grid(noised.quantiles(2000))
+            t = torch.full((len(x),), step, device=model.device)
+            noised_x = x[:, None].to(device=model.device, dtype=model.dtype)
+            learned = model(noised_x, t)[:, 0].float().cpu()
+            density = noised.log_prob(x[:, None]).exp()
+            exact = law.noise(x[:, None], level.expand(len(x)))[:, 0]
+            axes.fill_between(
+                x, density / density.max() * 0.5 * exact.abs().max(), alpha=0.2, color="gray"
+            )
+            axes.plot(x, exact, color="black", linewidth=2, label="exact")
+            axes.plot(x, learned, color="tab:red", linestyle="--", label="learned")
+            axes.set(title=f"t = {step}", xlabel="noised sample")
+            axes.grid(alpha=0.3)
+        panels[0].set_ylabel("predicted noise")
+        panels[0].legend(fontsize=8)
+        return figure
+
+
+def _histogram(samples: Tensor, true: Tensor, law: Any, grid: Tensor) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    shown = (grid[0].item(), grid[-1].item())
+    style: dict[str, Any] = {"bins": 60, "range": shown, "density": True}
+    axes.hist(samples, **style, color="tab:red", alpha=0.5, label="samples")
+    if law is None:
+        axes.hist(true, **style, histtype="step", color="black", label="held-out rows")
+    else:
+        axes.plot(grid, law.log_prob(grid[:, None]).exp(), color="black", label="true density")
+    axes.set(xlabel="value", ylabel="density", title=f"{len(samples):,} samples")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _scatter(samples: Tensor, true: Tensor) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    sets = (("samples", samples, "tab:red"), ("true", true[: len(samples)], "black"))
+    for axes, (title, points, color) in zip(panels, sets, strict=True):
+        axes.scatter(points[:, 0], points[:, 1], s=3, alpha=0.3, linewidths=0, color=color)
+        axes.set(title=title, xlabel="dimension 1")
+        axes.set_aspect("equal", "box")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("dimension 2")
+    return figure
+
+
+class ImageGrid(FigureCallback):
+    """Generated images, a column per class where there are classes, after test and predict.
+
+    Args:
+        num_rows: Rows of the grid.
+        num_columns: Columns of the grid of a model without classes.
+    """
+
+    def __init__(self, num_rows: int = 8, num_columns: int = 10) -> None:
+        self.num_rows, self.num_columns = num_rows, num_columns
+
+    def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
+        """The grid; nothing for samples that are no images."""
+        from matplotlib.figure import Figure
+
+        model: Any = pl_module
+        if len(model.sample_shape) != 3:
+            return {}
+        columns = model.num_classes or self.num_columns
+        count = self.num_rows * columns
+        y = torch.arange(count, device=model.device) % columns if model.num_classes else None
+        images = model.sample(count, y, seed=0).float().cpu()
+        size = (0.7 * columns, 0.7 * self.num_rows + 0.3)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(self.num_rows, columns, squeeze=False)
+        truth = trainer.datamodule.split("train").x0  # type: ignore[attr-defined]
+        low, high = truth.min().item(), truth.max().item()
+        for axes, image in zip(panels.flat, images, strict=True):
+            channels = image[:3] if len(image) >= 3 else image[:1]
+            scaled = ((channels - low) / (high - low)).clamp(0, 1).permute(1, 2, 0)
+            axes.imshow(scaled.squeeze(-1), cmap="gray", vmin=0, vmax=1)
+            axes.axis("off")
+        if model.num_classes:
+            for k, axes in enumerate(panels[0]):
+                axes.set_title(str(k), fontsize=9)
+        return {"image_grid": figure}
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draws and saves."""
+        if trainer.is_global_zero:
+            with torch.no_grad():
+                for name, figure in self.draw(trainer, pl_module).items():
+                    save_figure(trainer, name, figure)

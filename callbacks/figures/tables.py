@@ -1,0 +1,101 @@
+"""Figures of tables: confusion matrix, predicted against true."""
+
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+
+from callbacks.figures.base import FigureCallback
+from datamodules.batches import SupervisedBatch
+from datamodules.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def _head(trainer: L.Trainer, pl_module: L.LightningModule, num_rows: int) -> SupervisedBatch:
+    """The first test rows, on the model's device."""
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batch = datamodule.split("test")
+    x = batch.x[:num_rows].to(device=pl_module.device, dtype=pl_module.dtype)
+    return SupervisedBatch(x, batch.y[:num_rows].to(pl_module.device))
+
+
+class ConfusionMatrix(FigureCallback):
+    """Counts of true against predicted classes, shaded by the share of each true class.
+
+    Args:
+        num_rows: Test rows to count, at most.
+    """
+
+    def __init__(self, num_rows: int = 20_000) -> None:
+        self.num_rows = num_rows
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Checks that there are classes.
+
+        Raises:
+            InputError: For a model without classes.
+        """
+        if "num_classes" not in pl_module.hparams:
+            raise InputError(
+                f"ConfusionMatrix needs a classifier, got {type(pl_module).__name__}; leave the "
+                "callback out, as --config mlp_regressor does"
+            )
+
+    def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
+        """The matrix."""
+        from matplotlib.figure import Figure
+
+        batch = _head(trainer, pl_module, self.num_rows)
+        logits = pl_module(batch.x)
+        num_classes = logits.shape[1]
+        index = batch.y * num_classes + logits.argmax(1)
+        counts = torch.bincount(index, minlength=num_classes**2).reshape(num_classes, num_classes)
+        shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).cpu()
+        names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
+        names = names or [str(k) for k in range(num_classes)]
+        size = 2.4 + 0.6 * num_classes
+        figure = Figure(figsize=(size + 0.8, size))
+        axes = figure.subplots()
+        image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+        for i in range(num_classes):
+            for j in range(num_classes):
+                text = f"{int(counts[i, j])}\n{100 * shares[i, j]:.0f} %"
+                color = "white" if shares[i, j] > 0.6 else "black"
+                axes.text(j, i, text, ha="center", va="center", color=color, fontsize=8)
+        axes.set_xticks(range(num_classes), names)
+        axes.set_yticks(range(num_classes), names)
+        accuracy = counts.trace().item() / counts.sum().item()
+        axes.set(xlabel="predicted class", ylabel="true class", title=f"accuracy {accuracy:.4f}")
+        figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
+        return {"confusion_matrix": figure}
+
+
+class PredictedAgainstTrue(FigureCallback):
+    """Predictions of a regression against the true values, with the diagonal.
+
+    Args:
+        num_rows: Test rows to draw, at most.
+    """
+
+    def __init__(self, num_rows: int = 1000) -> None:
+        self.num_rows = num_rows
+
+    def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
+        """The scatter."""
+        from matplotlib.figure import Figure
+
+        batch = _head(trainer, pl_module, self.num_rows)
+        preds, true = pl_module(batch.x)[:, 0].cpu(), batch.y[:, 0].cpu()
+        figure = Figure(figsize=(4.8, 4.8))
+        axes = figure.subplots()
+        axes.scatter(true, preds, s=8, alpha=0.4, linewidths=0)
+        low, high = min(true.min(), preds.min()), max(true.max(), preds.max())
+        axes.plot([low, high], [low, high], color="black", linewidth=1, label="prediction = truth")
+        rmse = (preds - true).square().mean().sqrt()
+        axes.set(xlabel="true value", ylabel="prediction", title=f"root mean square {rmse:.4g}")
+        axes.set_aspect("equal", "box")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        return {"predicted_against_true": figure}

@@ -1,0 +1,151 @@
+"""Figures of predictive densities: band with its epistemic part, calibration, and extrapolation."""
+
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from callbacks.figures.base import FigureCallback
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def _predictive(pl_module: L.LightningModule, x: Tensor) -> Any:
+    model: Any = pl_module
+    return model.predictive(x.to(device=model.device, dtype=model.dtype))
+
+
+class PredictiveBand(FigureCallback):
+    """Mean of the predictive density with twice its epistemic and its total standard deviation.
+
+    Drawn for one input and one target, beyond the training data on both sides, with the training
+    points and the true function where the datamodule knows it.
+
+    Args:
+        margin: How far to draw beyond the training inputs, as a share of their range.
+        num_points: Points of the curve.
+    """
+
+    def __init__(self, margin: float = 0.35, num_points: int = 400) -> None:
+        self.margin, self.num_points = margin, num_points
+
+    def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
+        """The band; nothing for several inputs or targets."""
+        from matplotlib.figure import Figure
+
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        train = datamodule.split("train")
+        if train.x.shape[1] != 1 or train.y.shape[1:] != (1,):
+            return {}
+        low, high = train.x.min().item(), train.x.max().item()
+        margin = self.margin * (high - low)
+        x = torch.linspace(low - margin, high + margin, self.num_points).unsqueeze(1)
+        mixture = _predictive(pl_module, x)
+        mean = mixture.mean[:, 0].cpu()
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        axes = figure.subplots()
+        bands = (("total", mixture.variance, 0.25), ("epistemic", mixture.epistemic_variance, 0.4))
+        for label, variance, alpha in bands:
+            std = variance[:, 0].sqrt().cpu()
+            ends = (mean - 2 * std, mean + 2 * std)
+            axes.fill_between(x[:, 0], *ends, color="tab:blue", alpha=alpha, linewidth=0)
+            axes.fill_between([], [], color="tab:blue", alpha=alpha, label=f"±2 std, {label}")
+        axes.plot(x[:, 0], mean, color="tab:blue", label="mean")
+        axes.scatter(train.x[:, 0], train.y[:, 0], s=9, color="black", label="training data")
+        clean = getattr(datamodule, "clean", None)
+        if clean is not None:
+            axes.plot(x[:, 0], clean(x)[:, 0], color="tab:orange", linestyle="--", label="truth")
+        for end in (low, high):
+            axes.axvline(end, color="lightgray", linewidth=1, zorder=0)
+        axes.set(xlabel="x", ylabel="y", xlim=(x[0].item(), x[-1].item()))
+        axes.legend(fontsize=8, ncols=2)
+        return {"predictive_band": figure}
+
+
+class CalibrationPlot(FigureCallback):
+    """Observed against nominal probability.
+
+    For a regression: the share of test targets below each predicted quantile. For classes: the
+    accuracy of the rows whose highest probability falls in each tenth.
+
+    Args:
+        num_rows: Test rows, at most.
+    """
+
+    def __init__(self, num_rows: int = 20_000) -> None:
+        self.num_rows = num_rows
+
+    def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
+        """The curve."""
+        from matplotlib.figure import Figure
+
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        test = datamodule.split("test")
+        parts = []
+        batches = (torch.split(field[: self.num_rows], 2000) for field in (test.x, test.y))
+        for x, y in zip(*batches, strict=True):
+            mixture = _predictive(pl_module, x)
+            target = y.to(pl_module.device)
+            if target.is_floating_point():
+                parts.append(mixture.cdf(target).cpu())
+            else:
+                confidence, label = mixture.probs.max(1)
+                parts.append(torch.stack([confidence, (label == target).to(confidence)], 1).cpu())
+        values = torch.cat(parts)
+        curve = _quantile_curve if test.y.is_floating_point() else _reliability_curve
+        nominal, observed, labels = curve(values)
+        figure = Figure(figsize=(4.8, 4.8), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color="black", linewidth=1, label="calibrated")
+        axes.plot(nominal, observed, color="tab:red", marker="o", markersize=4, label="model")
+        error = (observed - nominal).abs().mean()
+        axes.set(xlabel=labels[0], ylabel=labels[1], title=f"mean distance {error:.4f}")
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        return {"calibration": figure}
+
+
+def _quantile_curve(cumulative: Tensor) -> tuple[Tensor, Tensor, tuple[str, str]]:
+    nominal = torch.arange(1, 20) / 20
+    observed = (cumulative.flatten().unsqueeze(1) <= nominal).float().mean(0)
+    return nominal, observed, ("predicted quantile", "share of targets below it")
+
+
+def _reliability_curve(rows: Tensor) -> tuple[Tensor, Tensor, tuple[str, str]]:
+    confidence, correct = rows.T
+    tenth = (10 * confidence).long().clamp(max=9)
+    counts = torch.bincount(tenth, minlength=10)
+    filled = counts > 0
+    sums = [torch.bincount(tenth, weights=v.double(), minlength=10) for v in (confidence, correct)]
+    nominal, observed = ((total / counts.clamp(min=1))[filled].float() for total in sums)
+    return nominal, observed, ("highest predicted probability", "accuracy")
+
+
+class ExtrapolationSpread(L.Callback):
+    """Logs how much less a model claims to know where it has seen no data.
+
+    ``test/extrapolation_ratio`` is the epistemic standard deviation at ``-outside`` or ``outside``,
+    whichever is smaller, over its mean on ``[-inside, inside]``, for a single input.
+
+    Args:
+        inside: End of the interval that holds the training data.
+        outside: Distance from 0 of the two points without data.
+    """
+
+    def __init__(self, inside: float = 3.0, outside: float = 5.0) -> None:
+        self.inside, self.outside = inside, outside
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluates both; does nothing for several inputs."""
+        if getattr(trainer.datamodule, "in_features", 1) != 1:  # type: ignore[attr-defined]
+            return
+        grid = torch.linspace(-self.inside, self.inside, 200)
+        x = torch.cat([grid, torch.tensor([-self.outside, self.outside])]).unsqueeze(1)
+        with torch.no_grad():
+            mixture = _predictive(pl_module, x)
+        std = mixture.epistemic_variance.sqrt()[:, 0]
+        ratio = std[-2:].min() / std[:-2].mean()
+        pl_module.log("test/extrapolation_ratio", ratio.float(), sync_dist=True)

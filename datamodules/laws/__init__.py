@@ -1,0 +1,1 @@
+"""Exact mathematics behind the tasks' optima; numpy and torch alone."""

@@ -1,0 +1,1 @@
+"""Loaders, splits and masks."""

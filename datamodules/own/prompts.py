@@ -1,0 +1,202 @@
+r"""Prompts: templates to fill, and a file of them for any language model to complete.
+
+The five kinds of prompt, each for a question q:
+
+=================  =========================================================================
+instruction        ``{instruction}: q``
+zero_shot          ``{instruction}``, ``Q: q``, ``A:``
+few_shot           the same, after examples ``Q: .. A: ..``
+chain_of_thought   the same, where examples may reason, then ``A: Let's think step by step.``
+role               ``You are {role}.``, then as zero_shot
+=================  =========================================================================
+
+Brown et al., "Language Models are Few-Shot Learners" (2020); Wei et al., "Chain-of-Thought
+Prompting" (2022); Kojima et al., "Large Language Models are Zero-Shot Reasoners" (2022).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from datamodules.base import LitDataModule, Split
+from datamodules.batches import TokenBatch
+from datamodules.errors import InputError
+from datamodules.files.tokenization import load_tokenizer
+from datamodules.loading.masking import IGNORE
+
+PromptKind = Literal["plain", "instruction", "zero_shot", "few_shot", "chain_of_thought", "role"]
+_NEEDS = {
+    "instruction": ("instruction",),
+    "few_shot": ("examples",),
+    "role": ("role",),
+}
+
+
+@dataclass
+class PromptTemplate:
+    """Turns a question into a prompt.
+
+    Attributes:
+        kind: Kind of prompt; ``plain`` is the question itself.
+        instruction: What to do, such as "Translate to English".
+        examples: Lines ``question TAB answer``, or a file of them.
+        role: Whom the model shall speak as, such as "a patient teacher".
+    """
+
+    kind: PromptKind = "plain"
+    instruction: str = ""
+    examples: str | list[str] = field(default_factory=list)
+    role: str = ""
+
+    def fill(self, question: str) -> str:
+        """The prompt for a question.
+
+        Raises:
+            InputError: If the kind needs a part that is not given.
+        """
+        for part in _NEEDS.get(self.kind, ()):
+            if not getattr(self, part):
+                raise InputError(
+                    f"a {self.kind} prompt needs its {part}; give --data.prompt.{part}"
+                )
+        if self.kind == "plain":
+            return question
+        if self.kind == "instruction":
+            return f"{self.instruction}: {question}"
+        lines = [f"You are {self.role}."] if self.kind == "role" else []
+        if self.instruction:
+            lines.append(self.instruction)
+        if self.kind in ("few_shot", "chain_of_thought"):
+            lines += [f"Q: {asked}\nA: {answer}" for asked, answer in self.pairs]
+        thought = " Let's think step by step." if self.kind == "chain_of_thought" else ""
+        lines.append(f"Q: {question}\nA:{thought}")
+        return "\n".join(lines)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Questions and answers of the examples.
+
+        Raises:
+            InputError: Naming the line that is no pair.
+        """
+        lines = self.examples
+        if isinstance(lines, str):
+            lines = read_lines(lines)
+        pairs = []
+        for number, line in enumerate(lines, 1):
+            question, tab, answer = line.partition("\t")
+            if not tab:
+                raise InputError(f"example {number} is {line!r}; write `question TAB answer`")
+            pairs.append((question, answer))
+        return pairs
+
+
+def read_lines(path: str) -> list[str]:
+    """Lines of a text file, empty ones left out.
+
+    Raises:
+        InputError: If it is missing, empty or not UTF-8.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"no file {path!r}; give a text file with one entry per line")
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; ask for access") from error
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise InputError(f"{path} has no line with text")
+    return lines
+
+
+def prompt_batch(prompts: Sequence[str], tokenizer: Any) -> TokenBatch:
+    """Prompts as tokens, padded on the left.
+
+    Raises:
+        InputError: Naming a prompt without tokens.
+    """
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(list(prompts))]
+    for prompt, row in zip(prompts, rows, strict=True):
+        if not row:
+            raise InputError(f"the prompt {prompt!r} has no tokens; write some text")
+    length = max(len(row) for row in rows)
+    tokens = torch.zeros(len(rows), length, dtype=torch.long)
+    mask = torch.zeros(len(rows), length, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        tokens[index, length - len(row) :] = torch.tensor(row)
+        mask[index, length - len(row) :] = True
+    return TokenBatch(tokens, torch.full_like(tokens, IGNORE), mask=mask)
+
+
+def completion_frame(prompts: Sequence[str], completions: Tensor, tokenizer: Any) -> pd.DataFrame:
+    """One row per prompt, with its completion as text."""
+    texts = tokenizer.decode_batch(completions.tolist(), skip_special_tokens=False)
+    return pd.DataFrame({"prompt": list(prompts), "completion": texts})
+
+
+class PromptsDataModule(LitDataModule[TokenBatch]):
+    """Prompts for `lit-models predict`, one per line of a file.
+
+    Args:
+        path: Text file with one question or prompt per line.
+        tokenizer: Vocabulary of the model: a ``tokenizer.json``, a folder that holds one, or the
+            checkpoint of a model trained on a text file.
+        context_length: Largest number of tokens the model sees.
+        prompt: What to make of each line.
+        batch_size: Prompts completed side by side.
+
+    Raises:
+        InputError: If a file is missing or a line cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        tokenizer: str,
+        context_length: int = 1024,
+        prompt: PromptTemplate = PromptTemplate(),  # noqa: B008  jsonargparse's way
+        batch_size: int = 64,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size=batch_size)
+        self.path, self.source, self.prompt = path, tokenizer, prompt
+        self.context_length = context_length
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The vocabulary."""
+        return load_tokenizer(self.source)
+
+    @property
+    def vocab_size(self) -> int:
+        """Size of the vocabulary."""
+        return int(self.tokenizer.get_vocab_size())
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """The filled prompts."""
+        return [self.prompt.fill(line) for line in read_lines(self.path)]
+
+    @property
+    def predict_split(self) -> Split:
+        """The prompts."""
+        return "predict"
+
+    def make_split(self, split: Split) -> TokenBatch:
+        """The prompts; there is nothing to train or test on."""
+        if split != "predict":
+            raise InputError("a file of prompts is for predict; fit and test need a text")
+        return prompt_batch(self.prompts, self.tokenizer)
+
+    def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
+        """Prompt and completion."""
+        return completion_frame(self.prompts, outputs["completion"], self.tokenizer)

@@ -1,0 +1,299 @@
+"""A user's text: characters, byte pairs or word pieces; next tokens or hidden ones."""
+
+from collections.abc import Mapping
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from datamodules.base import LitDataModule, Reference, Split
+from datamodules.batches import TokenBatch
+from datamodules.errors import InputError
+from datamodules.files.token_cache import Corpus, Tokens, read_corpus
+from datamodules.files.tokenization import TOKENIZER_KEY, special_token
+from datamodules.loading.loader import TensorLoader
+from datamodules.loading.masking import (
+    SPECIAL_TOKENS,
+    Corruption,
+    MaskingLoader,
+    Pairs,
+    hide,
+    join_pairs,
+)
+from datamodules.own.prompts import PromptTemplate, completion_frame, prompt_batch, read_lines
+
+
+class WindowLoader(TensorLoader[TokenBatch]):
+    """Windows of a long text, side by side, shifted by a random offset in every epoch.
+
+    Window i of an epoch holds the tokens from ``offset + i T`` on and, as labels, those one
+    further. The offset is 0 without shuffling.
+
+    Args:
+        data: The text alone, ``(N,)``, read as the windows are asked for.
+        batch_size: Windows per batch, over all ranks.
+        length: Length T of a window.
+        options: Arguments of :class:`~datamodules.loading.loader.TensorLoader`.
+    """
+
+    def __init__(self, data: tuple[Tokens], batch_size: int, length: int, **options: Any) -> None:
+        (self.text,), self.length = data, length
+        num_windows = (len(self.text) - 1) // length
+        self.shifted = bool(options.get("shuffle")) and num_windows > 1
+        windows: Any = (range(num_windows - self.shifted),)
+        super().__init__(windows, batch_size, **options)
+        self.seed = int(options.get("seed", 0))
+
+    def fetch(self, order: Tensor, batch_idx: int) -> TokenBatch:
+        """This rank's share of a batch of windows."""
+        offset = 0
+        if self.shifted:
+            key = hash((self.seed, self.sampler.epoch)) & (2**63 - 1)
+            generator = torch.Generator().manual_seed(key)
+            offset = int(torch.randint(self.length, (), generator=generator))
+        starts = offset + self._share(order, batch_idx).numpy() * self.length
+        columns = starts[:, None] + np.arange(self.length + 1)
+        tokens = torch.from_numpy(self.text[columns].astype(np.int64))
+        return TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+
+
+class TextFileDataModule(LitDataModule[TokenBatch]):
+    """A UTF-8 text, cut into a training, a validation and a test part in this order.
+
+    The text is encoded once and memory-mapped from a cache. ``causal`` windows hold the next token
+    at each position; validation and test score every token but the first. ``masked`` rows are
+    ``[CLS] A [SEP] B [SEP]`` with B what follows A or, for half of them, a passage from elsewhere.
+
+    Args:
+        path: The text.
+        tokenizer: ``char``, ``bpe`` (as GPT-2) or ``wordpiece`` (as BERT) train a vocabulary on the
+            training part; or a ``tokenizer.json``, a folder that holds one, or a checkpoint.
+        seq_len: Tokens T the model reads.
+        objective: ``causal`` predicts the next token, ``masked`` hidden ones.
+        max_vocab_size: Largest size of a trained vocabulary.
+        val_fraction: Share of the characters for validation.
+        test_fraction: Share of the characters for the test. With 0 the test scores the validation
+            part, which also chose the checkpoint.
+        mask_probability: Probability of hiding a token.
+        predict_path: Prompts to complete, one per line.
+        prompt: What to make of each line of ``predict_path``.
+        cache_dir: Folder of the encoded text; ``~/.cache/lit-models`` by default.
+        batch_size: Windows per optimizer step.
+        seed: Seed of order, offsets and hidden tokens.
+
+    Raises:
+        InputError: If the file is missing, no text, or too short.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        tokenizer: str = "char",
+        seq_len: int = 64,
+        objective: Literal["causal", "masked"] = "causal",
+        max_vocab_size: int = 8192,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        mask_probability: float = 0.15,
+        predict_path: str | None = None,
+        prompt: PromptTemplate = PromptTemplate(),  # noqa: B008  jsonargparse's way
+        cache_dir: str | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed, eval_batch_size=256)
+        if seq_len < (8 if objective == "masked" else 1):
+            raise InputError(f"seq_len is too short for the {objective} objective, got {seq_len}")
+        if val_fraction <= 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
+            raise InputError(
+                "val_fraction must be positive and leave a training part beside test_fraction, got "
+                f"{val_fraction} and {test_fraction}"
+            )
+        if not 0 < mask_probability < 1:
+            raise InputError(f"mask_probability must lie in (0, 1), got {mask_probability}")
+        self.path, self.tokenizer_source, self.seq_len = path, tokenizer, seq_len
+        self.objective, self.max_vocab_size = objective, max_vocab_size
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.mask_probability = mask_probability
+        self.predict_path, self.prompt, self.cache_dir = predict_path, prompt, cache_dir
+
+    @cached_property
+    def _corpus(self) -> Corpus:
+        masked = self.objective == "masked"
+        bpe = self.tokenizer_source == "bpe" and not masked
+        special = SPECIAL_TOKENS if masked else ("<|endoftext|>",) if bpe else ("[UNK]",)
+        unk = None if bpe else "[UNK]"
+        val_end = 1 - self.test_fraction
+        shares = (val_end - self.val_fraction, val_end)
+        source = self.tokenizer_source
+        return read_corpus(
+            self.path, source, self.max_vocab_size, special, unk, shares, self.cache_dir
+        )
+
+    @property
+    def tokenizer(self) -> Any:
+        """The vocabulary."""
+        return self._corpus.tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Size of the vocabulary."""
+        return int(self.tokenizer.get_vocab_size())
+
+    @property
+    def context_length(self) -> int:
+        """Number T of tokens the model reads."""
+        return self.seq_len
+
+    @property
+    def next_sentence(self) -> bool:
+        """Whether there are sentence pairs: with the masked objective.
+
+        Raises:
+            InputError: If the labels are next tokens, which a model that reads both ways would see.
+        """
+        if self.objective != "masked":
+            raise InputError("a model that reads both ways needs --data.objective masked")
+        return True
+
+    @property
+    def num_train(self) -> int:
+        """Number of training windows."""
+        return self._num_rows("train")
+
+    @property
+    def _pair_lengths(self) -> tuple[int, int]:
+        words = self.seq_len - 3
+        return words - words // 2, words // 2
+
+    def _part(self, split: Split) -> Tokens:
+        tokens, (train_end, val_end) = self._corpus.tokens, self._corpus.ends
+        if split == "train":
+            return tokens[:train_end]
+        if split == "val" or self.test_fraction == 0:
+            return tokens[train_end:val_end]
+        return tokens[val_end:]
+
+    def _num_rows(self, split: Split) -> int:
+        part = self._part(split)
+        step = sum(self._pair_lengths) if self.objective == "masked" else self.seq_len
+        spare = 0 if self.objective == "masked" else 1
+        if len(part) < step + spare:
+            raise InputError(
+                f"the {split} part of {self.path} has {len(part)} tokens, a row needs "
+                f"{step + spare}; give more text or a shorter --data.seq_len"
+            )
+        return (len(part) - spare) // step
+
+    def make_split(self, split: Split) -> Any:
+        """Rows of one split; the causal objective reads its windows as they are asked for."""
+        if split == "predict":
+            return prompt_batch(self.prompts, self.tokenizer)
+        num_rows = self._num_rows(split)
+        if self.objective == "causal":
+            return (self._part(split),)
+        length, first = sum(self._pair_lengths), self._pair_lengths[0]
+        words = self._part(split)[: num_rows * length].astype(np.int64).reshape(num_rows, length)
+        text = torch.from_numpy(words)
+        pairs = Pairs(text[:, :first], text[:, first:], text[:, first:])
+        if split == "train":
+            return pairs
+        return hide(pairs, self._corruption, self.generator(split), self._join)
+
+    @property
+    def _corruption(self) -> Corruption:
+        mask = special_token(self.tokenizer, "[MASK]", "the masked objective")
+        first = (
+            max(
+                special_token(self.tokenizer, name, "the masked objective")
+                for name in SPECIAL_TOKENS
+            )
+            + 1
+        )
+        return Corruption(mask, first, self.vocab_size, self.mask_probability)
+
+    def _join(self, pairs: Pairs, generator: torch.Generator) -> TokenBatch:
+        """Half of the rows with the second passage of another row of the batch."""
+        n = len(pairs.first)
+        is_next = torch.randint(2, (n,), generator=generator)
+        # A shift by 1 to n - 1 rows: never its own.
+        other = torch.arange(n)
+        if n > 1:
+            other = (other + torch.randint(1, n, (n,), generator=generator)) % n
+        else:
+            is_next = torch.ones_like(is_next)
+        cls, sep = (special_token(self.tokenizer, t, "a pair") for t in ("[CLS]", "[SEP]"))
+        return join_pairs(pairs._replace(other=pairs.other[other]), is_next, cls, sep)
+
+    def train_dataloader(self) -> Any:
+        """Shuffled rows, shifted or hidden afresh in every epoch."""
+        data = self.split("train")
+        if self.objective == "causal":
+            make: Any = partial(WindowLoader, length=self.seq_len)
+            return self._loader(data, self.batch_size, True, self.drop_last, make)
+        make = partial(MaskingLoader, corruption=self._corruption, prepare=self._join)
+        return self._loader(data, self.batch_size, True, self.drop_last, make)
+
+    def val_dataloader(self) -> Any:
+        """Ordered rows of the validation part."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> Any:
+        """Ordered rows of the test part."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> Any:
+        """The prompts, or the rows of the test part."""
+        if self.predict_split == "predict":
+            return super().predict_dataloader()
+        return self._eval_loader("test")
+
+    def _eval_loader(self, split: Split) -> Any:
+        data = self.split(split)
+        if self.objective == "causal":
+            make: Any = partial(WindowLoader, length=self.seq_len)
+            return self._loader(data, self.eval_batch_size, make=make)
+        return self._loader(data, self.eval_batch_size)
+
+    @property
+    def predict_split(self) -> Split:
+        """The prompts, where they are given."""
+        return "test" if self.predict_path is None else "predict"
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """The filled prompts."""
+        assert self.predict_path is not None
+        return [self.prompt.fill(line) for line in read_lines(self.predict_path)]
+
+    @property
+    def baseline(self) -> dict[str, Reference]:
+        """Cross-entropy of the training part's token frequencies."""
+        if self.objective == "masked":
+            return {}
+        counts = np.bincount(self._part("train"), minlength=self.vocab_size) + 1.0
+        test = np.bincount(self._part("test")[1:], minlength=self.vocab_size)
+        value = float(-(test * np.log(counts / counts.sum())).sum() / test.sum())
+        return {"test/cross_entropy": Reference(value, "frequencies of the training tokens")}
+
+    def decode(self, tokens: Tensor) -> str:
+        """Text of tokens."""
+        return str(self.tokenizer.decode(tokens.tolist(), skip_special_tokens=False))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The vocabulary, so that a checkpoint is complete by itself."""
+        return {TOKENIZER_KEY: self.tokenizer.to_str()}
+
+    def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
+        """Prompt and completion; without prompts, the text of each row and of its completion."""
+        if "completion" not in outputs:
+            return super().prediction_frame(outputs)
+        if self.predict_split == "predict":
+            return completion_frame(self.prompts, outputs["completion"], self.tokenizer)
+        length, part = self.seq_len, self._part("test")
+        rows = [part[i * length : (i + 1) * length] for i in range(len(outputs["completion"]))]
+        texts = self.tokenizer.decode_batch([row.tolist() for row in rows])
+        return completion_frame(texts, outputs["completion"], self.tokenizer)

@@ -1,0 +1,316 @@
+"""A user's parallel text: tab-separated pairs, one a line, with vocabularies of their own."""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from datamodules.base import LitDataModule, Split
+from datamodules.batches import BOS, EOS, PAD, SequencePairBatch
+from datamodules.errors import InputError
+from datamodules.files.tokenization import TokenizerKind, train_tokenizer
+from datamodules.loading.bucket_loader import BucketLoader
+from datamodules.loading.splits import hold_out
+
+Side = Literal["src", "tgt"]
+# A sentence holds no tab, so that no text of a user's reads as one of these.
+_SPECIAL = ("\t[PAD]", "\t[BOS]", "\t[EOS]", "\t[UNK]")
+_UNK = 3
+
+
+class Pairs(NamedTuple):
+    """Sentences of one split with their places in the file, for messages.
+
+    Attributes:
+        path: The file.
+        lines: Line number of each pair, from 1.
+        src: Source sentences.
+        tgt: Target sentences; empty strings where there are none to read.
+    """
+
+    path: str
+    lines: list[int]
+    src: list[str]
+    tgt: list[str]
+
+    def take(self, rows: Sequence[int]) -> "Pairs":
+        """The pairs of some rows."""
+        return Pairs(
+            self.path,
+            [self.lines[row] for row in rows],
+            [self.src[row] for row in rows],
+            [self.tgt[row] for row in rows],
+        )
+
+
+def read_pairs(path: str, need_target: bool = True) -> Pairs:
+    """Reads ``source<TAB>target`` lines.
+
+    Args:
+        path: UTF-8 text file.
+        need_target: Whether each line must have a target; without it a line may be a source alone.
+
+    Raises:
+        InputError: Naming the first line that is empty, or has no tab, too many, or an empty side.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"no file {path!r}; give a text file of source<TAB>target lines")
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; ask for access") from error
+    if lines[-1] == "":
+        lines.pop()
+    if not lines:
+        raise InputError(f"{path} is empty; it needs source<TAB>target lines")
+    pairs = Pairs(path, list(range(1, len(lines) + 1)), [], [])
+    for number, line in enumerate(lines, 1):
+        src, *rest = (part.strip() for part in line.split("\t"))
+        where = f"{path}, line {number}"
+        if not line.strip():
+            raise InputError(f"{where}: empty; remove the line or write a pair")
+        if len(rest) != 1 and (need_target or rest):
+            raise InputError(f"{where}: {len(rest)} tabs; a pair is source<TAB>target")
+        if not src or (need_target and not rest[0]):
+            side = "target" if src else "source"
+            raise InputError(f"{where}: the {side} is empty; write it or remove the line")
+        pairs.src.append(src)
+        pairs.tgt.append(rest[0] if rest else "")
+    return pairs
+
+
+class TextPairsDataModule(LitDataModule[SequencePairBatch]):
+    """Sentence pairs of a text file, for translation and every other rewriting of text.
+
+    Vocabularies are trained on the training pairs alone. Batches hold sentences of similar length.
+    The metrics of a translation come from :class:`callbacks.TranslationScore`.
+
+    Args:
+        path: Text file with one ``source<TAB>target`` pair a line.
+        val_path: File of validation pairs; by default a share of ``path``.
+        test_path: File of test pairs; by default a share of ``path``.
+        predict_path: File of sources to translate, one a line, targets optional; by default the
+            test pairs.
+        tokenizer: ``word`` for blank-separated words, ``bpe`` for byte pairs, ``wordpiece``, or
+            ``char``.
+        vocab_size: Largest size of a vocabulary, special tokens included.
+        joint_vocab: Whether both sides share one vocabulary.
+        unknown: What becomes of a token that the vocabulary lacks: ``replace`` by [UNK] with a
+            warning that names the first line, or ``error``.
+        max_length: Most tokens of a sentence, special ones included; a longer one is an error.
+        val_fraction: Share of the pairs, after the test pairs are taken, without ``val_path``.
+        test_fraction: Share of the pairs without ``test_path``.
+        batch_tokens: Tokens of the longer side of one optimizer step, padding included, over all
+            devices.
+        seed: Seed of the splits and of the order.
+
+    Raises:
+        InputError: If a file or line is missing or wrong; the message names it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        val_path: str | None = None,
+        test_path: str | None = None,
+        predict_path: str | None = None,
+        tokenizer: TokenizerKind = "bpe",
+        vocab_size: int = 8000,
+        joint_vocab: bool = True,
+        unknown: Literal["replace", "error"] = "replace",
+        max_length: int = 128,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        batch_tokens: int = 2000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_tokens, seed, eval_batch_size=4 * batch_tokens)
+        if max_length < 2:
+            raise InputError(f"max_length must be at least 2, got {max_length}")
+        if batch_tokens < max_length:
+            raise InputError(
+                f"batch_tokens={batch_tokens} cannot hold a sentence of max_length={max_length}"
+            )
+        self.path, self.val_path, self.test_path = path, val_path, test_path
+        self.predict_path = predict_path
+        self.tokenizer, self.max_vocab_size, self.joint_vocab = tokenizer, vocab_size, joint_vocab
+        self.unknown = unknown
+        self.max_length = max_length
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+
+    @cached_property
+    def _pairs(self) -> dict[Split, Pairs]:
+        whole = read_pairs(self.path)
+        given = {"val": self.val_path, "test": self.test_path}
+        pairs: dict[Split, Pairs] = {}
+        fractions = {"test": self.test_fraction, "val": self.val_fraction}
+        for split in ("test", "val"):
+            file = given[split]
+            if file is not None:
+                pairs[split] = read_pairs(file)
+                continue
+            rows = torch.arange(len(whole.src)).numpy()
+            kept, held_out = hold_out(rows, fractions[split], self.seed)
+            pairs[split], whole = whole.take(held_out.tolist()), whole.take(kept.tolist())
+        pairs["train"] = whole
+        if self.predict_path is not None:
+            pairs["predict"] = read_pairs(self.predict_path, need_target=False)
+        return pairs
+
+    @cached_property
+    def _tokenizers(self) -> dict[Side, Any]:
+        train = self._pairs["train"]
+        special = _SPECIAL[:_UNK] if self.tokenizer == "bpe" else _SPECIAL
+
+        def trained(texts: list[str]) -> Any:
+            size, unknown = self.max_vocab_size, _SPECIAL[_UNK]
+            return train_tokenizer(self.tokenizer, texts, size, special, unknown)
+
+        if self.joint_vocab:
+            both = trained(train.src + train.tgt)
+            return {"src": both, "tgt": both}
+        return {"src": trained(train.src), "tgt": trained(train.tgt)}
+
+    @property
+    def src_vocab_size(self) -> int:
+        """Number of source tokens, special ones included."""
+        return int(self._tokenizers["src"].get_vocab_size())
+
+    @property
+    def tgt_vocab_size(self) -> int:
+        """Number of target tokens, special ones included."""
+        return int(self._tokenizers["tgt"].get_vocab_size())
+
+    @property
+    def num_train(self) -> int:
+        """Number of training pairs."""
+        return len(self._pairs["train"].src)
+
+    @property
+    def predict_split(self) -> Split:
+        """The lines of ``predict_path``, where it is given."""
+        return "test" if self.predict_path is None else "predict"
+
+    def make_split(self, split: Split) -> SequencePairBatch:
+        """Pairs of one split as tokens; sources end in EOS."""
+        pairs = self._pairs[split]
+        src, src_mask = _padded([[*ids, EOS] for ids in self._encode(pairs, "src")])
+        tgt, tgt_mask = _padded([[BOS, *ids, EOS] for ids in self._encode(pairs, "tgt")])
+        return SequencePairBatch(src, tgt, src_mask, tgt_mask)
+
+    def _encode(self, pairs: Pairs, side: Side) -> list[list[int]]:
+        texts = pairs.src if side == "src" else pairs.tgt
+        encodings = self._tokenizers[side].encode_batch_fast(texts, add_special_tokens=False)
+        ids: list[list[int]] = [encoding.ids for encoding in encodings]
+        extra = 1 if side == "src" else 2
+        for line, tokens in zip(pairs.lines, ids, strict=True):
+            if len(tokens) + extra > self.max_length:
+                raise InputError(
+                    f"{pairs.path}, line {line}: {len(tokens) + extra} {side} tokens, special ones "
+                    f"included, exceed max_length={self.max_length}; raise --data.max_length"
+                )
+        self._check_known(pairs, side, ids)
+        return ids
+
+    def _check_known(self, pairs: Pairs, side: Side, ids: list[list[int]]) -> None:
+        """Reports tokens that the vocabulary lacks; byte pairs lack none."""
+        if self.tokenizer == "bpe":
+            return
+        rows = [row for row, tokens in enumerate(ids) if _UNK in tokens]
+        if not rows:
+            return
+        text = (pairs.src if side == "src" else pairs.tgt)[rows[0]]
+        encoding = self._tokenizers[side].encode(text, add_special_tokens=False)
+        start, end = encoding.offsets[encoding.ids.index(_UNK)]
+        where = (
+            f"{pairs.path}, line {pairs.lines[rows[0]]}: the vocabulary lacks {text[start:end]!r}"
+        )
+        if self.unknown == "error":
+            raise InputError(f"{where}; raise vocab_size, use tokenizer bpe, or unknown replace")
+        count = sum(tokens.count(_UNK) for tokens in ids)
+        if self.rank_and_world_size[0] == 0:
+            warnings.warn(f"{where} ({count} such {side} tokens); read as [UNK]", stacklevel=2)
+
+    def _loader(
+        self,
+        data: SequencePairBatch,
+        batch_size: int,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        make: Callable[..., Any] = BucketLoader,
+    ) -> Any:
+        rank, world_size = self.rank_and_world_size
+        return make(
+            data, batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Fingerprint of the vocabularies, kept in the checkpoint."""
+        return {"vocabulary": self._fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Checks that a checkpoint was trained with these vocabularies.
+
+        Raises:
+            InputError: If the training file or the tokenizer has changed since.
+        """
+        if state_dict["vocabulary"] != self._fingerprint:
+            raise InputError(
+                f"the vocabulary of {self.path} is not the checkpoint's; give the training file "
+                "and the tokenizer options of its run"
+            )
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        texts = [self._tokenizers[side].to_str() for side in ("src", "tgt")]
+        return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        """Target sentences of token rows ``(rows, T)``, each read up to its EOS."""
+        rows = [row[: row.index(EOS)] if EOS in row else row for row in tokens.tolist()]
+        texts: list[str] = self._tokenizers["tgt"].decode_batch(rows, skip_special_tokens=False)
+        return texts
+
+    def references(self, split: Split) -> list[str]:
+        """Target sentences of a split as they stand in the file."""
+        return self._pairs[split].tgt
+
+    def token_names(self, tokens: Tensor, side: Side) -> list[str]:
+        """Names of the tokens of one row, for figures."""
+        tokenizer = self._tokenizers[side]
+        if self.tokenizer != "bpe":
+            return [str(tokenizer.id_to_token(token)).strip() for token in tokens.tolist()]
+        # Byte pairs have no readable names of their own: bytes stand for parts of characters.
+        names = [tokenizer.decode([token], skip_special_tokens=False) for token in tokens.tolist()]
+        return [str(name).removeprefix("\t") for name in names]
+
+    def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
+        """Line, source, translation and, where the file has it, reference of every sentence."""
+        pairs = self._pairs[self.predict_split]
+        columns = {
+            "line": pairs.lines,
+            "source": pairs.src,
+            "translation": self.decode(outputs["prediction"]),
+        }
+        if any(pairs.tgt):
+            columns["reference"] = pairs.tgt
+        return pd.DataFrame(columns)
+
+
+def _padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Tokens ``(rows, longest)`` and their mask."""
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    tokens = torch.full(mask.shape, PAD)
+    tokens[mask] = torch.tensor([token for row in rows for token in row])
+    return tokens, mask

@@ -1,0 +1,1 @@
+"""Synthetic tasks; each publishes the optimum and a baseline."""

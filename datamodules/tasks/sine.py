@@ -1,0 +1,212 @@
+r"""Noisy sine windows with the exact Bayes forecast.
+
+A series is :math:`x_k = \sin(2\pi f k / P + \phi) + \beta u_{k-1} + \sigma \epsilon_k` with period
+P, a frequency f and a phase :math:`\phi` drawn afresh for each window, and, where :math:`\beta` is
+not 0, an observed standard normal input series u. The best forecast of step T + h is the posterior
+mean given the window, an integral over (f, phi) done on a midpoint grid; its expected squared error
+is the posterior variance of the sine plus the variance of what no window tells.
+
+The floor does not rise with h: only the phase is uncertain, and its effect is
+:math:`\cos^2` of the phase at the target.
+"""
+
+import math
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from datamodules.base import LitDataModule, Reference, Split
+from datamodules.batches import SeriesBatch
+from datamodules.errors import InputError
+from datamodules.laws.noise import paired_noise
+
+_CHUNK = 1000
+
+
+class Floors(NamedTuple):
+    """Expected squared errors per step ahead, each ``(H,)``.
+
+    Attributes:
+        bayes: Of the posterior mean.
+        linear: Of the best linear predictor from the series' window.
+        persistence: Of the last observed value.
+    """
+
+    bayes: Tensor
+    linear: Tensor
+    persistence: Tensor
+
+
+class SineDataModule(LitDataModule[SeriesBatch]):
+    r"""Windows of noisy sines with random phase, and where asked random frequency.
+
+    Target noise of validation and test comes in pairs of opposite sign (see
+    :func:`~datamodules.laws.noise.paired_noise`): their mean squared error is the noise variance
+    plus the mean squared distance to the clean value.
+
+    Args:
+        num_samples: Training windows.
+        noise_std: Standard deviation :math:`\sigma` of the noise.
+        window: Length T of the observed window.
+        horizon: Number H of steps to forecast.
+        period: Samples P of one period at frequency 1.
+        frequency_range: Interval the frequency is uniform on; equal ends fix it.
+        phase_turns: Length of the interval from 0 that the phase is uniform on, in turns.
+        covariate_effect: Effect :math:`\beta` of the extra input series; 0 leaves it out.
+        num_auxiliary: Steps beyond the horizon given with the training targets.
+        num_test: Windows of the test set; validation has a tenth of it.
+        batch_size: Rows per optimizer step.
+        seed: Seed of the data.
+
+    Raises:
+        InputError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        num_samples: int = 10_000,
+        noise_std: float = 0.1,
+        window: int = 20,
+        horizon: int = 1,
+        period: float = 99.9,
+        frequency_range: tuple[float, float] = (1.0, 1.0),
+        phase_turns: float = 1.0,
+        covariate_effect: float = 0.0,
+        num_auxiliary: int = 0,
+        num_test: int = 40_000,
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed, eval_batch_size=4000)
+        least = {"num_samples": 1, "window": 1, "horizon": 1, "num_test": 20, "num_auxiliary": 0}
+        for name, value in least.items():
+            if locals()[name] < value:
+                raise InputError(f"{name} must be at least {value}, got {locals()[name]}")
+        if noise_std <= 0:
+            raise InputError(f"noise_std must be positive, got {noise_std}")
+        low, high = frequency_range
+        if not 0 < low <= high:
+            raise InputError(f"frequency_range must be positive and ascending, got {low}, {high}")
+        self.num_samples, self.num_test = num_samples, num_test
+        self.noise_std, self.covariate_effect = noise_std, covariate_effect
+        self.window, self.horizon, self.num_auxiliary = window, horizon, num_auxiliary
+        self.period, self.frequency_range = period, (low, high)
+        self.phase_turns = phase_turns
+
+    @property
+    def in_features(self) -> int:
+        """Number of input series."""
+        return 2 if self.covariate_effect else 1
+
+    @property
+    def num_train(self) -> int:
+        """Number of training windows."""
+        return self.num_samples
+
+    def _clean(self, frequency: Tensor, phase: Tensor, length: int) -> Tensor:
+        """Sines without noise, ``(*, length)``."""
+        steps = torch.arange(length, dtype=torch.float64)
+        turns = frequency.unsqueeze(-1) * steps / self.period
+        return torch.sin(2 * math.pi * turns + phase.unsqueeze(-1))
+
+    def make_split(self, split: Split) -> SeriesBatch:
+        """Windows of one split."""
+        generator = self.generator(split)
+        train = split == "train"
+        count = self.num_samples if train else self.num_test // (2 if split == "test" else 20)
+        steps = self.horizon + (self.num_auxiliary if train else 0)
+        low, high = self.frequency_range
+        draws = torch.rand(2, count, generator=generator, dtype=torch.float64)
+        phase = 2 * math.pi * self.phase_turns * draws[1]
+        clean = self._clean(low + (high - low) * draws[0], phase, self.window + steps)
+        inputs = torch.randn(count, self.window + steps, generator=generator, dtype=torch.float64)
+        clean = clean + self.covariate_effect * torch.nn.functional.pad(inputs, (1, -1))
+        if self.covariate_effect:  # the first step's input lies before the window
+            first = torch.randn(count, generator=generator, dtype=torch.float64)
+            clean[:, 0] += self.covariate_effect * first
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+        observed = clean[:, : self.window] + self.noise_std * noise[:, : self.window]
+        series = [observed, inputs[:, : self.window]][: self.in_features]
+        x = torch.stack(series, dim=-1)
+        y = clean[:, self.window :]
+        if train:
+            y = y + self.noise_std * noise[:, self.window :]
+        else:
+            x, y = x.repeat(2, 1, 1), y.repeat(2, 1)
+            y = y + paired_noise(count, steps, self.noise_std, generator)
+        dtype = torch.get_default_dtype()
+        return SeriesBatch(x.to(dtype), y.to(dtype))
+
+    def _grid(self) -> tuple[Tensor, Tensor]:
+        """Midpoints of the prior's (frequency, phase), each ``(G,)``."""
+        low, high = self.frequency_range
+        num_frequencies, num_phases = (1, 2048) if low == high else (161, 181)
+        frequency = low + (high - low) * (torch.arange(num_frequencies) + 0.5) / num_frequencies
+        phase = 2 * math.pi * self.phase_turns * (torch.arange(num_phases) + 0.5) / num_phases
+        grid = torch.cartesian_prod(frequency.double(), phase.double())
+        return grid[:, 0], grid[:, 1]
+
+    @cached_property
+    def floors(self) -> Floors:
+        """Errors of three predictors per step ahead."""
+        grid = self._clean(*self._grid(), self.window + self.horizon)
+        unseen = torch.full((self.horizon,), self.noise_std**2, dtype=torch.float64)
+        unseen[1:] += self.covariate_effect**2  # the input behind step T + 1 is in the window
+        return Floors(
+            bayes=self._posterior_variance(grid) + unseen,
+            linear=self._linear_error(grid),
+            persistence=self._persistence_error(grid),
+        )
+
+    def _posterior_variance(self, grid: Tensor) -> Tensor:
+        """Expected posterior variance of the sine per step ahead, ``(H,)``."""
+        variance = torch.full((self.window,), self.noise_std**2, dtype=torch.float64)
+        variance[0] += self.covariate_effect**2
+        generator = self.generator("floors")
+        num_windows = 40_000 if len(grid) < 10_000 else 10_000
+        rows = torch.randint(len(grid), (num_windows,), generator=generator)
+        past, future = grid[:, : self.window], grid[:, self.window :]
+        noise = torch.randn(len(rows), self.window, generator=generator, dtype=torch.float64)
+        windows = past[rows] + noise * variance.sqrt()
+        moments = torch.cat([future, future.square()], dim=1)
+        norms = (past.square() / variance).sum(1)
+        total = torch.zeros(self.horizon, dtype=torch.float64)
+        for chunk in torch.split(windows, _CHUNK):
+            log_likelihood = (chunk / variance) @ past.T - 0.5 * norms
+            mean, square = (log_likelihood.softmax(1) @ moments).chunk(2, dim=1)
+            total += (square - mean.square()).sum(0)
+        return total / len(windows)
+
+    def _linear_error(self, grid: Tensor) -> Tensor:
+        """Error of the best linear predictor, from the prior's exact moments, ``(H,)``."""
+        extra = self.noise_std**2 + self.covariate_effect**2
+        centered = grid - grid.mean(0)
+        covariance = centered.T @ centered / len(grid)
+        covariance.diagonal().add_(extra)
+        past, cross = (
+            covariance[: self.window, : self.window],
+            covariance[: self.window, self.window :],
+        )
+        explained: Tensor = (cross * torch.linalg.solve(past, cross)).sum(0)
+        return covariance.diagonal()[self.window :] - explained
+
+    def _persistence_error(self, grid: Tensor) -> Tensor:
+        """Error of the last observed value, ``(H,)``."""
+        extra = self.noise_std**2 + self.covariate_effect**2
+        distance: Tensor = grid[:, self.window :] - grid[:, self.window - 1 : self.window]
+        return distance.square().mean(0) + 2 * extra
+
+    @property
+    def optimum(self) -> dict[str, Reference]:
+        """Error of the posterior mean, averaged over the horizon."""
+        value = self.floors.bayes.mean().item()
+        return {"test/mse": Reference(value, "posterior mean of the sine given the window")}
+
+    @property
+    def baseline(self) -> dict[str, Reference]:
+        """Error of the best linear predictor of the series alone."""
+        linear, persistence = self.floors.linear.mean(), self.floors.persistence.mean()
+        how = f"best linear predictor of the series alone; the last value costs {persistence:.4g}"
+        return {"test/mse": Reference(linear.item(), how)}

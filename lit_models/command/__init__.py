@@ -1,0 +1,1 @@
+"""The command ``lit-models``, from its line to its exit code."""

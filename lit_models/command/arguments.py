@@ -1,0 +1,231 @@
+"""The command line before LightningCLI parses it: names become files, classes and checkpoints."""
+
+import difflib
+import importlib
+import inspect
+import reprlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import callbacks
+import datamodules
+import lit_models
+from datamodules.errors import InputError
+from lit_models.command.catalog import configs_root, find_config, load_yaml
+from lit_models.command.run_folder import resolve_checkpoint, run_dir_of
+
+_CLASS_OPTIONS = {
+    "--model": lit_models,
+    "--model.class_path": lit_models,
+    "--data": datamodules,
+    "--data.class_path": datamodules,
+}
+
+
+# Sections of a configuration that hold options, and no value.
+_GROUPS = ("trainer", "wandb", "checkpoint", "last_checkpoint")
+
+
+@dataclass
+class CommandLine:
+    """A command line whose names are resolved.
+
+    Attributes:
+        given: As the user typed it.
+        args: As LightningCLI parses it.
+        checkpoint: Checkpoint to continue or to score.
+        run_dir: Folder of the run the checkpoint belongs to; None for a new run.
+        classes: Class paths of ``model`` and ``data``.
+    """
+
+    given: list[str]
+    args: list[str]
+    checkpoint: Path | None = None
+    run_dir: Path | None = None
+    classes: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(argv: Sequence[str]) -> CommandLine:
+    """Resolves packaged configs, short class names and checkpoints of a command line.
+
+    The layers, later ones winning: packaged defaults, the first ``--config``, the ``config.yaml``
+    of the run that ``--ckpt_path`` belongs to, further ``--config`` files, single options.
+
+    Raises:
+        InputError: If a name stands for nothing.
+    """
+    command, *rest = argv
+    options = list(_options(rest))
+    configs = [find_config(value or "") for name, value in options if name in ("--config", "-c")]
+    others = [(name, value) for name, value in options if name not in ("--config", "-c")]
+    layers = [load_yaml(path) for path in configs]
+    experiment = _last(others, "--experiment") or _experiment(configs, layers, others)
+    line = CommandLine(given=list(argv), args=[])
+    others = [option for option in others if option[0] != "--ckpt_path"]
+    name = _checkpoint_name(command, options, layers)
+    if name is not None and name != "none":
+        runs_dir = _last(others, "--runs_dir") or _setting(layers, "runs_dir") or "runs"
+        line.checkpoint = resolve_checkpoint(name, Path(runs_dir), experiment or "custom")
+        line.run_dir, run_config = _own_run(line.checkpoint, experiment)
+        if run_config is not None:
+            configs[1:1] = [run_config]
+            layers[1:1] = [load_yaml(run_config)]
+            experiment = experiment or _setting(layers, "experiment")
+    if name is not None:
+        others.append(("--ckpt_path", str(line.checkpoint or "null")))
+    if command in ("validate", "test"):
+        others.insert(0, ("--verbose", "false"))  # the report prints a table of its own
+    for path, layer in zip(configs, layers, strict=True):
+        _check_groups(path, layer)
+    _import_named_classes(layers)
+    line.args = [command]
+    for path in (configs_root() / "defaults.yaml", *configs):
+        line.args += ["--config", str(path)]
+    if experiment is not None:
+        line.args += ["--experiment", experiment]
+    for name, value in others:
+        if name == "--experiment":
+            continue
+        line.args.append(name)
+        if value is not None:
+            line.args.append(_full_class_path(name, value))
+    for key in ("model", "data"):
+        class_path = _last_class_path(layers, line.args, key)
+        if class_path is not None:
+            line.classes[key] = class_path
+    return line
+
+
+def _checkpoint_name(
+    command: str, options: Sequence[tuple[str, str | None]], layers: Sequence[dict[str, Any]]
+) -> str | None:
+    """The checkpoint that the command line, or else a configuration, names."""
+    if ("--ckpt_path", None) in options:
+        raise InputError("--ckpt_path needs a value: best, last or the path of a .ckpt file")
+    name = _last(options, "--ckpt_path")
+    if name is None and _setting(layers, "ckpt_path") is not None:
+        name = str(_setting(layers, "ckpt_path"))
+    flags = {option for option, _ in options}
+    if name is None and command != "fit" and not flags & {"--help", "-h", "--print_config"}:
+        raise InputError(
+            f"{command} needs --ckpt_path best, last or FILE (none: the weights as initialised)"
+        )
+    return name
+
+
+def _check_groups(path: Path, layer: dict[str, Any]) -> None:
+    for group in _GROUPS:
+        if group in layer and not isinstance(layer[group], dict):
+            raise InputError(
+                f"{path}: {group} is {reprlib.repr(layer[group])}; write `name: value` lines "
+                "below it, or leave it out"
+            )
+    for group in ("model", "data"):
+        section = layer.get(group)
+        class_path = section.get("class_path", "") if isinstance(section, dict) else ""
+        if not isinstance(class_path, str):
+            raise InputError(
+                f"{path}: class_path of {group} is {reprlib.repr(class_path)}; give the name of a "
+                "class of the package, or a.b.C"
+            )
+
+
+def named_class(class_path: str) -> Any:
+    """The class of a path such as ``lit_models.LitLSTM``."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def class_arguments(class_path: str) -> list[str]:
+    """Names of a class's arguments; none for a class that cannot be imported."""
+    try:
+        found = named_class(class_path)
+    except (ImportError, AttributeError, ValueError):
+        return []  # the parser names the class it cannot import
+    return list(inspect.signature(found).parameters)
+
+
+def _last_class_path(layers: Sequence[dict[str, Any]], args: Sequence[str], key: str) -> str | None:
+    given: list[Any] = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg == f"--{key}"]
+    named = [layer[key].get("class_path") for layer in layers if isinstance(layer.get(key), dict)]
+    return next((path for path in reversed(named + given) if isinstance(path, str)), None)
+
+
+def _options(args: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Options with their values; a flag has None."""
+    index = 0
+    while index < len(args):
+        name, equals, value = args[index].partition("=")
+        index += 1
+        if not name.startswith("-"):
+            raise InputError(f"unexpected {name!r}; options start with --")
+        if equals:
+            yield name, value
+        elif index < len(args) and not _is_option(args[index]):
+            yield name, args[index]
+            index += 1
+        else:
+            yield name, None
+
+
+def _is_option(text: str) -> bool:
+    return text.startswith("--") or text in ("-c", "-h")
+
+
+def _last(options: Sequence[tuple[str, str | None]], name: str) -> str | None:
+    return next((value for key, value in reversed(options) if key == name), None)
+
+
+def _setting(layers: Sequence[dict[str, Any]], name: str) -> Any:
+    return next((layer[name] for layer in reversed(layers) if layer.get(name) is not None), None)
+
+
+def _experiment(
+    configs: Sequence[Path], layers: Sequence[dict[str, Any]], options: Sequence[tuple[str, Any]]
+) -> str | None:
+    """Name of the run's folder: what a config says, else the name of the config with the model."""
+    named = _setting(layers, "experiment")
+    if named is not None:
+        return str(named)
+    stems = [path.stem for path, layer in zip(configs, layers, strict=True) if "model" in layer]
+    model = _last(options, "--model")
+    return stems[0] if stems else model
+
+
+def _own_run(checkpoint: Path, experiment: str | None) -> tuple[Path | None, Path | None]:
+    """Run folder of a checkpoint and its config, if it is a run of this experiment."""
+    run_dir = run_dir_of(checkpoint)
+    if run_dir is None:
+        return None, None
+    config = run_dir / "config.yaml"
+    if experiment not in (None, load_yaml(config).get("experiment")):
+        return None, None
+    return run_dir, config
+
+
+def _import_named_classes(layer: Any) -> None:
+    """Imports the modules of short class names in a config, so that the parser finds them."""
+    if isinstance(layer, list):
+        for item in layer:
+            _import_named_classes(item)
+    elif isinstance(layer, dict):
+        name = str(layer.get("class_path"))
+        for package in (lit_models, datamodules, callbacks):
+            if name in package.__all__:
+                getattr(package, name)
+        for item in layer.values():
+            _import_named_classes(item)
+
+
+def _full_class_path(option: str, value: str) -> str:
+    """Class path of a short name given to ``--model`` or ``--data``."""
+    package = _CLASS_OPTIONS.get(option)
+    if package is None or not value.isidentifier():
+        return value
+    if value in package.__all__:
+        return f"{package.__name__}.{value}"
+    close = difflib.get_close_matches(value, package.__all__, n=3)
+    hint = f"did you mean {', '.join(close)}?" if close else "give a class of the package or a.b.C"
+    raise InputError(f"{option}: no class {value!r} in {package.__name__}; {hint}")

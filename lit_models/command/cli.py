@@ -1,0 +1,347 @@
+"""LightningCLI over every model and datamodule: layered configs, run folders, fit-then-test."""
+
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
+
+from callbacks.figures.loss_curves import LossCurves
+from callbacks.run.interrupt import GracefulInterrupt
+from callbacks.run.last_checkpoint import LastCheckpoint
+from callbacks.run.predictions import OrderedPredictions
+from callbacks.run.progress import RunProgress
+from callbacks.run.reproducible import StepSeed
+from callbacks.run.run_report import RunReport
+from callbacks.run.tracking import MetricsCSV, RunConfig, versions
+from datamodules.errors import InputError
+from lit_models.command.arguments import CommandLine, class_arguments, named_class, prepare
+from lit_models.command.checks import check_fit, check_names, check_pair, check_ranges, size_of
+from lit_models.command.lightning_repairs import RunWandbLogger, Unprofiled, hide_empty_hooks
+from lit_models.command.messages import one_line, quiet
+from lit_models.command.run_folder import (
+    RUN_DIR_VARIABLE,
+    RunFolder,
+    git_commit,
+    is_child_rank,
+    new_run_id,
+)
+from lit_models.weights.checkpoints import (
+    WholeCheckpointIO,
+    check_compatible,
+    check_resumable,
+    read_checkpoint,
+)
+
+# What the data know and a model needs; linked wherever the model has an argument of that name.
+LINKED_SIZES = (
+    "in_features",
+    "out_features",
+    "num_classes",
+    "horizon",
+    "window",
+    "num_auxiliary",
+    "vocab_size",
+    "src_vocab_size",
+    "tgt_vocab_size",
+    "max_length",
+    "context_length",
+    "next_sentence",
+    "group_names",
+    "num_nodes",
+    "num_train",
+    "sample_shape",
+    "edge_features",
+    "level",
+    "task",
+)
+
+
+_WANDB_MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
+
+
+@dataclass
+class WandbOptions:
+    """Weights & Biases.
+
+    Attributes:
+        project: Project of the run.
+        mode: ``online``, ``offline`` or ``disabled``; unset follows the variable WANDB_MODE, and
+            without it records offline, but online under ``wandb agent``.
+        name: Name of the run; experiment and run id by default.
+        group: Group of the run.
+        tags: Tags of the run.
+        log_model: Whether checkpoints become artifacts; needs mode online.
+    """
+
+    project: str = "lit-models"
+    mode: Literal["online", "offline", "disabled"] | None = None
+    name: str | None = None
+    group: str | None = None
+    tags: list[str] | None = None
+    log_model: bool = False
+
+
+class OneLineParser(LightningArgumentParser):
+    """A parser whose errors are one line and exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises the message, on one line."""
+        raise InputError(one_line(message)) from ex
+
+
+class LitCLI(LightningCLI):
+    """The command behind ``lit-models``.
+
+    Args:
+        command_line: The prepared command line.
+        interrupt: Callback that handles Ctrl-C.
+        folder: What becomes of the run's folder.
+        run: Whether to run the subcommand; False builds model, datamodule and trainer only.
+    """
+
+    def __init__(
+        self,
+        command_line: CommandLine,
+        interrupt: GracefulInterrupt,
+        folder: RunFolder,
+        run: bool = True,
+    ) -> None:
+        self.command_line = command_line
+        self.interrupt, self.folder = interrupt, folder
+        self.run_dir = Path()
+        path = command_line.checkpoint
+        self.checkpoint = None if path is None else read_checkpoint(path)
+        super().__init__(
+            model_class=L.LightningModule,
+            datamodule_class=L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=OneLineParser,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            args=command_line.args if run else command_line.args[1:],
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the run's own options and links data sizes to the model."""
+        parser.add_argument("--experiment", type=str | None, help="Name of the run's folder.")
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument("--run_id", type=str | None, help="Name of this run; made up if unset.")
+        parser.add_argument("--test_after_fit", type=bool, default=True, help="Test after a fit.")
+        parser.add_argument(
+            "--test_metrics", type=list[str], default=[], help="Metrics that head the table."
+        )
+        parser.add_class_arguments(WandbOptions, "wandb")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        model = self.command_line.classes.get("model", "")
+        wanted = class_arguments(model)
+        for size in LINKED_SIZES:
+            if size not in wanted:
+                continue  # a link would ask the data all the same
+            told = self._size(size, named_class(model))
+            target = f"model.init_args.{size}"
+            parser.link_arguments("data", target, told, apply_on="instantiate")
+
+    def _size(self, name: str, model: type) -> Callable[[Any], Any]:
+        """The function that takes a size of the model from the data; --help shows its name."""
+
+        def size(datamodule: Any) -> Any:
+            given = self._own_config["model"]["init_args"]
+            return size_of(datamodule, name, model, given.get(name))
+
+        size.__name__ = name
+        return size
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses, and names close options where one is unknown."""
+        try:
+            super().parse_arguments(parser, args)
+        except InputError as error:
+            raise InputError(f"{error}{self._close_options(str(error))}") from error
+        command = self.config.get("subcommand")
+        check_ranges(self.config[command] if command else self.config)
+
+    def _close_options(self, message: str) -> str:
+        unknown = re.search(r"[Oo]ption '([\w.]+)' is not accepted", message)
+        if unknown is None:
+            stray = "unrecognized arguments" in message or "not accept option" in message
+            return "; --help lists the options" if stray else ""
+        classes = self.command_line.classes.values()
+        known = [name for class_path in classes for name in class_arguments(class_path)]
+        close = difflib.get_close_matches(unknown[1].rsplit(".", 1)[-1], known, n=3)
+        return f"; did you mean {', '.join(close)}?" if close else "; --help lists the options"
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning lets a checkpoint's hyperparameters override the command line. Here the run's
+        # own config.yaml is a layer below the command line instead.
+        pass
+
+    def before_instantiate_classes(self) -> None:
+        """Fixes the run's folder before anything refers to it."""
+        config = self._own_config
+        experiment = config["experiment"] or "custom"
+        check_names(experiment, config["run_id"])
+        check_pair(*(named_class(config[part]["class_path"]) for part in ("model", "data")))
+        if is_child_rank():
+            self.run_dir = Path(os.environ[RUN_DIR_VARIABLE])
+        elif self.command_line.run_dir is not None:
+            self.run_dir = self.command_line.run_dir
+        else:
+            run_id = config["run_id"] or new_run_id()
+            self.run_dir = Path(config["runs_dir"]) / experiment / run_id
+            if (self.run_dir / "config.yaml").exists():
+                raise InputError(
+                    f"{self.run_dir} holds a run already; choose another --run_id, or continue it "
+                    f"with --ckpt_path {self.run_dir}/checkpoints/last.ckpt"
+                )
+        os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+        for group in ("checkpoint", "last_checkpoint"):
+            config[group]["dirpath"] = str(self.run_dir / "checkpoints")
+        config["trainer"]["default_root_dir"] = str(self.run_dir)
+
+    @property
+    def _own_config(self) -> Any:
+        return self.config[self.subcommand] if self.subcommand else self.config
+
+    def instantiate_classes(self) -> None:
+        """Builds datamodule, model and trainer; a wrong argument is the user's to mend."""
+        try:
+            self._instantiate()
+        except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
+            raise InputError(one_line(str(error))) from error
+        for option in self.command_line.args:
+            size = option.rsplit(".", 1)[-1]
+            if option.startswith("--model.") and size in LINKED_SIZES:
+                known = getattr(self.datamodule, size, None)
+                if known is not None:
+                    raise InputError(f"{option}: the data say {size}={known}; leave the option out")
+
+    def _instantiate(self) -> None:
+        """Lightning's, with an error of a linked size as the data raised it."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if error.__cause__ is not None and str(error).startswith("Call to compute_fn of link"):
+                raise error.__cause__ from None
+            raise
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Builds the trainer with the loggers and callbacks that every run has."""
+        config = self._own_config
+        options = self._get(self.config_init, "trainer")
+        own: list[L.Callback] = [
+            self.interrupt,
+            StepSeed(int(config["seed_everything"])),
+            LossCurves(),
+            OrderedPredictions(),
+        ]
+        given = options.get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
+        has_bar = any(isinstance(callback, ProgressBar) for callback in given)
+        if options.get("enable_progress_bar") is not False and not has_bar:
+            own.append(RunProgress())
+        if options.get("logger") in (None, True):
+            kwargs["logger"] = self._loggers(config)
+        if options.get("profiler") is None:
+            kwargs["profiler"] = Unprofiled()
+        self.report = RunReport(
+            experiment=config["experiment"] or "custom",
+            test_metrics=config["test_metrics"],
+            seed=int(config["seed_everything"]),
+            command=shlex.join(["lit-models", *self.command_line.given]),
+            git_commit=git_commit(),
+        )
+        facts = {
+            "git_commit": self.report.git_commit,
+            "versions": versions(),
+            "command": self.report.command,
+        }
+        parser = self._parser(self.subcommand)
+        own.append(RunConfig(parser, config, facts))
+        # The report comes last: it names the figures that other callbacks have drawn.
+        kwargs["callbacks"] = [*given, *own, self.report]
+        trainer = super().instantiate_trainer(**kwargs)
+        hide_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        return trainer
+
+    def _loggers(self, config: Any) -> list[Logger]:
+        loggers: list[Logger] = []
+        wandb = config["wandb"]
+        # The server of a sweep waits for the runs it has asked an agent for.
+        default = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"
+        mode = wandb["mode"] or os.environ.get("WANDB_MODE", default)
+        if mode not in _WANDB_MODES:
+            raise InputError(f"WANDB_MODE is {mode!r}; set it to online, offline or disabled")
+        os.environ["WANDB_MODE"] = mode
+        if mode != "disabled" and not config["trainer"]["fast_dev_run"]:
+            os.environ.setdefault("WANDB_SILENT", "true")
+            logger = RunWandbLogger(
+                project=wandb["project"],
+                name=wandb["name"] or f"{config['experiment']}-{self.run_dir.name}",
+                id=self.run_dir.name,
+                # W&B's process may have been started from another folder.
+                save_dir=str(self.run_dir.absolute()),
+                group=wandb["group"],
+                tags=wandb["tags"],
+                log_model=wandb["log_model"],
+                resume="allow",
+            )
+            # An argument that wandb has withdrawn, and warns about.
+            vars(logger).get("_wandb_init", {}).pop("anonymous", None)
+            loggers.append(logger)
+        if self.subcommand in (None, "fit"):
+            step = None if self.checkpoint is None else self.checkpoint.get("global_step")
+            loggers.append(MetricsCSV(self.run_dir, step))
+        return loggers
+
+    def after_instantiate_classes(self) -> None:
+        """Checks data and checkpoint before the run's folder exists."""
+        if self.trainer.precision == "64-true":
+            # Lightning restores a checkpoint before it converts the model: weights would round.
+            self.model.double()
+        if self.subcommand is None:
+            return
+        self.datamodule.prepare_data()
+        self.datamodule.setup(self.subcommand)
+        if self.subcommand == "fit" and self._own_config["test_after_fit"]:
+            self.datamodule.setup("test")
+        if self.command_line.checkpoint is not None and self.checkpoint is not None:
+            check_compatible(self.command_line.checkpoint, self.checkpoint, self.model)
+            if self.subcommand == "fit":
+                check_resumable(self.command_line.checkpoint, self.checkpoint)
+        if self.subcommand == "fit":
+            check_fit(self.trainer, self.model, self.datamodule)
+        if getattr(rank_zero_only, "rank", 0) == 0:  # one process makes the folder, and no other
+            self.folder.open(self.run_dir, alone=self.subcommand == "fit")
+
+    def after_fit(self) -> None:
+        """Tests the best checkpoint."""
+        if not self._own_config["test_after_fit"] or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        checkpoint = self.trainer.checkpoint_callback
+        best = getattr(checkpoint, "best_model_path", "") or None
+        self.interrupt.advice = "the fit is complete; test it with --ckpt_path best"
+        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
+
+
+def build(argv: Sequence[str]) -> LitCLI:
+    """Builds model, datamodule and trainer of a ``fit`` command without running it."""
+    quiet()
+    return LitCLI(prepare(["fit", *argv]), GracefulInterrupt(), RunFolder(), run=False)

@@ -1,0 +1,1 @@
+"""Sequences out of a model: sampling and search."""

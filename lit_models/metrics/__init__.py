@@ -1,0 +1,1 @@
+"""What judges a model: torchmetrics objects and the means of a stage."""

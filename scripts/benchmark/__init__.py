@@ -1,0 +1,1 @@
+"""``python -m scripts.benchmark``: every speed claim as a ratio in one run."""

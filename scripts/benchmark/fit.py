@@ -1,0 +1,161 @@
+"""A fit through the command against the plain loop of the same model, data and steps."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import wandb
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, TensorDataset
+
+from callbacks import EMA
+from lit_models.command.cli import LitCLI, build
+from scripts.benchmark.ratio import Ratio, compare_seconds, print_cases
+
+
+class _Clock(L.Callback):
+    """Seconds from the first to the last training step, checkpoints and logs in, validation out."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._started = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.seconds += time.perf_counter() - self._started
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.seconds += time.perf_counter() - self._started
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+
+def _built(experiment: str, folder: str, num_steps: int, options: Iterable[str]) -> LitCLI:
+    length = ["--trainer.max_epochs", "-1", "--trainer.max_steps", str(num_steps)]
+    cli = build(
+        ["--config", experiment, *options, "--config", "cpu", "--runs_dir", folder, *length]
+    )
+    cli.datamodule.setup("fit")
+    return cli
+
+
+def fit_seconds(experiment: str, num_steps: int, options: Iterable[str] = ()) -> float:
+    """Seconds per optimizer step of a fit with progress bar, W&B, CSV log and checkpoints."""
+    with tempfile.TemporaryDirectory() as folder:
+        cli = _built(experiment, folder, num_steps, options)
+        Path(cli.run_dir).mkdir(parents=True, exist_ok=True)
+        clock = _Clock()
+        cli.trainer.callbacks.insert(0, clock)  # type: ignore[attr-defined]
+        cli.trainer.fit(cli.model, cli.datamodule)
+        for logger in cli.trainer.loggers:
+            logger.finalize("success")
+        wandb.finish()
+        return clock.seconds / num_steps
+
+
+def _loop(cli: LitCLI, batches: Iterable[Any], optimizer: Optimizer, num_steps: int) -> float:
+    """Seconds of a training loop written by hand."""
+    model, clip = cli.model, cli.trainer.gradient_clip_val
+    scheduler = None if model.lr_scheduler is None else model.lr_scheduler(optimizer)
+    averaged: Any = None
+    if any(isinstance(callback, EMA) for callback in cli.trainer.callbacks):  # type: ignore[attr-defined]
+        mean = get_ema_multi_avg_fn(0.999)  # type: ignore[no-untyped-call]
+        averaged = AveragedModel(model.denoiser, multi_avg_fn=mean)
+    model.train()
+    start = time.perf_counter()
+    for batch in islice(batches, num_steps):
+        loss = model.step(batch).total
+        optimizer.zero_grad()
+        loss.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        if averaged is not None:
+            averaged.update_parameters(model.denoiser)
+    return time.perf_counter() - start
+
+
+def plain_seconds(
+    experiment: str, num_steps: int, options: Iterable[str] = (), own_loader: bool = False
+) -> float:
+    """Seconds per optimizer step of the loop a user would write.
+
+    Args:
+        experiment: Packaged config.
+        num_steps: Optimizer steps.
+        options: Further options of the command.
+        own_loader: Whether the loop has our loader and fused optimizer, too.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        cli = _built(experiment, folder, num_steps, options)
+    optimizer = cli.model.optimizer(cli.model.parameters())
+    batches: Iterable[Any]
+    if own_loader:
+        loader = cli.datamodule.train_dataloader()
+        batches = chain.from_iterable(repeat(loader))
+    else:
+        for group in optimizer.param_groups:  # torch's default
+            group["fused"] = None
+        data, size = cli.datamodule.split("train"), cli.datamodule.batch_size
+        table = DataLoader(TensorDataset(*data), size, shuffle=True, drop_last=True)
+        batches = map(type(data)._make, chain.from_iterable(repeat(table)))
+    return _loop(cli, batches, optimizer, num_steps) / num_steps
+
+
+def fit_ratio(
+    experiment: str, num_steps: int, options: Iterable[str] = (), own_loader: bool = False
+) -> Ratio:
+    """Fit against plain loop."""
+    options = tuple(options)
+    return compare_seconds(
+        lambda: fit_seconds(experiment, num_steps, options),
+        lambda: plain_seconds(experiment, num_steps, options, own_loader),
+        num_pairs=3,
+    )
+
+
+# Experiment, further options, optimizer steps, and whether to compare with a DataLoader as well,
+# which small tables and windows are commonly served by.
+_Case = tuple[str, tuple[str, ...], int, bool]
+_GPT_4X128 = ("--model.d_model", "128", "--model.num_layers", "4")
+_FITS: dict[str, _Case] = {
+    "linear_regression": ("linear_regression", (), 1500, True),
+    "binary_classification": ("binary_classification", (), 1000, True),
+    "lstm": ("lstm", (), 600, True),
+    "lstm of 256 units": ("lstm", ("--model.hidden_size", "256"), 240, False),
+    "bayesian_mlp": ("bayesian_mlp", (), 1000, True),
+    "gcn": ("gcn", (), 300, False),
+    "stgnn": ("stgnn", (), 200, False),
+    "ddpm": ("ddpm", (), 1000, False),
+    "seq2seq_luong": ("seq2seq_luong", (), 60, False),
+    "transformer": ("transformer", (), 150, False),
+    "gpt": ("gpt", (), 100, False),
+    "gpt, 4 layers of 128": ("gpt", _GPT_4X128, 30, False),
+    "bert": ("bert", (), 100, False),
+}
+
+
+def _cases() -> Iterator[tuple[str, Callable[[], Ratio]]]:
+    for name, (experiment, options, steps, with_data_loader) in _FITS.items():
+        if with_data_loader:
+            yield f"fit {name} / DataLoader loop", partial(fit_ratio, experiment, steps, options)
+        own = partial(fit_ratio, experiment, steps, options, own_loader=True)
+        yield f"fit {name} / loop with our loader", own
+
+
+CASES: dict[str, Callable[[], Ratio]] = dict(_cases())
+
+if __name__ == "__main__":
+    print_cases(CASES)

@@ -1,0 +1,1 @@
+"""``python -m scripts.results``: fits every trial and publishes what came out."""

@@ -1,0 +1,1 @@
+"""``python -m scripts.sweep``: searches a sweep's options on this machine."""
