@@ -78,6 +78,7 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         self.eval_batch_size = eval_batch_size
         self.drop_last = drop_last
         self._splits: dict[Split, B] = {}
+        self._trained_rows: Tensor | None = None
 
     def __str__(self) -> str:
         # Lightning's would make every loader, and so every split, to print their sizes.
@@ -96,6 +97,62 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
     def baseline(self) -> dict[str, Reference]:
         """Scores of a trivial predictor by metric name."""
         return {}
+
+    @property
+    def rivals(self) -> dict[str, dict[str, float]]:
+        """Test scores of cheap strong methods fitted on the same rows: by metric, then by method.
+
+        Only data of a user's own have them; a task with a known optimum needs none.
+        """
+        return {}
+
+    def knowledge(self) -> dict[str, Any]:
+        """What the training rows decided, as plain data for the checkpoint.
+
+        Types of columns, categories, classes, vocabularies, scales: all that reading, predicting
+        and naming need of the training file. Empty for generated data.
+        """
+        return {}
+
+    def adopt(self, knowledge: Mapping[str, Any]) -> None:
+        """Takes what a run knows, before anything is read; sizes and new rows follow it."""
+
+    def row_hashes(self, split: Split) -> "np.ndarray[Any, Any] | None":
+        """One 64-bit hash a row of a split, ``(rows,)`` uint64; None for generated data."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of the data: their knowledge and which rows were trained on."""
+        state: dict[str, Any] = {"knowledge": self.knowledge()}
+        hashes = self.row_hashes("train")
+        if hashes is not None:
+            state["train_rows"] = torch.from_numpy(np.unique(hashes).view(np.int64))
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes what a checkpoint holds of the data it was trained on."""
+        self.adopt(state_dict.get("knowledge", {}))
+        self._trained_rows = state_dict.get("train_rows")
+
+    def other_rows(self, split: Split) -> str | None:
+        """One line where the training rows are not those of the checkpoint; None where they are.
+
+        Args:
+            split: The rows about to be scored.
+        """
+        train = None if self._trained_rows is None else self.row_hashes("train")
+        if train is None or self._trained_rows is None:
+            return None
+        known = self._trained_rows.numpy().view(np.uint64)
+        if np.array_equal(np.unique(train), known):
+            return None
+        rows = self.row_hashes(split)
+        assert rows is not None
+        seen = int(np.isin(rows, known).sum())
+        return (
+            f"the data are not those of the checkpoint: of the {len(rows):,} {split} rows it was "
+            f"trained on {seen:,}"
+        )
 
     @property
     def predict_split(self) -> Split:

@@ -57,7 +57,17 @@ def test_run_folder_holds_everything(fitted, capsys):
     assert results["excess"]["test/mse"] == pytest.approx(results["metrics"]["test/mse"] - 0.01)
     assert results["baseline"] == {"test/mse": pytest.approx(3.01)}
     wanted = {
-        *("experiment", "model", "data", "seed", "metrics", "optimum", "baseline", "excess"),
+        *(
+            "experiment",
+            "model",
+            "data",
+            "seed",
+            "metrics",
+            "optimum",
+            "baseline",
+            "excess",
+            "rivals",
+        ),
         *("num_parameters", "optimizer_steps", "train_seconds", "peak_memory_mb"),
         *("git_commit", "versions", "command"),
     }

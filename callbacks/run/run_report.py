@@ -1,6 +1,7 @@
 """``results.json`` and the table against the optimum."""
 
 import json
+import math
 import resource
 import sys
 import time
@@ -29,8 +30,8 @@ class RunReport(L.Callback):
     """Measures the fit and writes what came out of it.
 
     ``results.json`` holds, by metric name, the test metrics, the optimum and the baseline of the
-    task and the excess over the optimum, in the metric's units (value minus optimum, also where
-    larger is better), and what the fit cost.
+    task, the excess over the optimum, in the metric's units (value minus optimum, also where
+    larger is better), the rivals' scores and what the fit cost; a value that is not finite is null.
 
     Args:
         experiment: Name of the experiment.
@@ -53,6 +54,7 @@ class RunReport(L.Callback):
         self.train_seconds = 0.0
         self.results: Results = {}
         self._references: dict[str, Mapping[str, Any]] = {}
+        self._larger_is_better: set[str] = set()
         self._started: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -90,7 +92,7 @@ class RunReport(L.Callback):
         name = "results.json" if fitted else f"{stage}.json"
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.results, indent=2, ensure_ascii=False)
+        text = json.dumps(_plain(self.results), indent=2, ensure_ascii=False, allow_nan=False)
         with whole_file(folder / name) as file:
             file.write(text + "\n")
         sys.stdout.write(self.table(folder) + "\n")
@@ -107,6 +109,11 @@ class RunReport(L.Callback):
             for kind in ("optimum", "baseline")
         }
         optimum = {name: ref.value for name, ref in self._references["optimum"].items()}
+        stages = (getattr(pl_module, f"{stage}_metrics", {}) for stage in ("val", "test"))
+        self._larger_is_better = {
+            name for judges in stages for name, judge in judges.items() if judge.higher_is_better
+        }
+        rivals = {k: v for k, v in getattr(datamodule, "rivals", {}).items() if k in metrics}
         return {
             "experiment": self.experiment,
             "model": type(pl_module).__name__,
@@ -116,6 +123,7 @@ class RunReport(L.Callback):
             "optimum": optimum,
             "baseline": {name: ref.value for name, ref in self._references["baseline"].items()},
             "excess": {name: metrics[name] - value for name, value in optimum.items()},
+            "rivals": rivals,
             "num_parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
             "optimizer_steps": trainer.global_step,
             "train_seconds": round(self.train_seconds, 3),
@@ -151,10 +159,30 @@ class RunReport(L.Callback):
             for name, reference in references.items():
                 derivations.setdefault(reference.how, []).append(name)
             notes += [f"{kind} {', '.join(names)}: {how}" for how, names in derivations.items()]
+        notes += self._rival_lines()
         places = [f"run: {folder}"]
         if any((folder / "figures").glob("*.png")):
             places.append(f"figures: {folder / 'figures'}")
         return "\n".join(["", cost, *lines, *notes, *places])
+
+    def _rival_lines(self) -> list[str]:
+        """The rivals' scores, best first, and a line for each metric in which the run loses."""
+        lines, losses = [], []
+        for name, scores in self.results["rivals"].items():
+            larger, value = name in self._larger_is_better, self.results["metrics"][name]
+            order = sorted(scores.items(), key=lambda rival: rival[1], reverse=larger)
+            lines.append(f"rivals {name}: " + ", ".join(f"{k} {v:.5g}" for k, v in order))
+            best, score = order[0]
+            if not (value >= score if larger else value <= score):
+                losses.append(f"{name} {value:.5g} loses to {best}, {score:.5g}")
+        return lines + losses
+
+
+def _plain(value: Any) -> Any:
+    """A result as JSON can hold it."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: float | None, signed: bool = False) -> str:

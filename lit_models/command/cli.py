@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from callbacks.run.progress import RunProgress
 from callbacks.run.reproducible import StepSeed
 from callbacks.run.run_report import RunReport
 from callbacks.run.tracking import MetricsCSV, RunConfig, versions
+from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
 from lit_models.command.arguments import CommandLine, class_arguments, named_class, prepare
 from lit_models.command.checks import check_fit, check_names, check_pair, check_ranges, size_of
@@ -123,6 +125,7 @@ class LitCLI(LightningCLI):
         self.run_dir = Path()
         path = command_line.checkpoint
         self.checkpoint = None if path is None else read_checkpoint(path)
+        self._knows_checkpoint = False
         super().__init__(
             model_class=L.LightningModule,
             datamodule_class=L.LightningDataModule,
@@ -161,6 +164,7 @@ class LitCLI(LightningCLI):
         """The function that takes a size of the model from the data; --help shows its name."""
 
         def size(datamodule: Any) -> Any:
+            self._restore_knowledge(datamodule)
             given = self._own_config["model"]["init_args"]
             return size_of(datamodule, name, model, given.get(name))
 
@@ -231,10 +235,20 @@ class LitCLI(LightningCLI):
                 if known is not None:
                     raise InputError(f"{option}: the data say {size}={known}; leave the option out")
 
+    def _restore_knowledge(self, datamodule: L.LightningDataModule) -> None:
+        """Tells the data what the checkpoint knows of them, before anything is read."""
+        if self._knows_checkpoint or self.checkpoint is None:
+            return
+        self._knows_checkpoint = True
+        state = self.checkpoint.get(type(datamodule).__qualname__)
+        if state is not None and isinstance(datamodule, LitDataModule):
+            datamodule.load_state_dict(state)
+
     def _instantiate(self) -> None:
         """Lightning's, with an error of a linked size as the data raised it."""
         try:
             super().instantiate_classes()
+            self._restore_knowledge(self.datamodule)
         except ValueError as error:
             if error.__cause__ is not None and str(error).startswith("Call to compute_fn of link"):
                 raise error.__cause__ from None
@@ -322,6 +336,8 @@ class LitCLI(LightningCLI):
         self.datamodule.setup(self.subcommand)
         if self.subcommand == "fit" and self._own_config["test_after_fit"]:
             self.datamodule.setup("test")
+        if self.subcommand in ("validate", "test"):
+            self._say_other_rows("val" if self.subcommand == "validate" else "test")
         if self.command_line.checkpoint is not None and self.checkpoint is not None:
             check_compatible(self.command_line.checkpoint, self.checkpoint, self.model)
             if self.subcommand == "fit":
@@ -330,6 +346,12 @@ class LitCLI(LightningCLI):
             check_fit(self.trainer, self.model, self.datamodule)
         if getattr(rank_zero_only, "rank", 0) == 0:  # one process makes the folder, and no other
             self.folder.open(self.run_dir, alone=self.subcommand == "fit")
+
+    def _say_other_rows(self, split: Split) -> None:
+        if isinstance(self.datamodule, LitDataModule):
+            line = self.datamodule.other_rows(split)
+            if line is not None and getattr(rank_zero_only, "rank", 0) == 0:
+                sys.stderr.write(f"lit-models: {line}\n")
 
     def after_fit(self) -> None:
         """Tests the best checkpoint."""
