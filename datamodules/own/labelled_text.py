@@ -191,9 +191,9 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         texts = self._split_texts(self.predict_split)
         names = self.class_names
         frame = pd.DataFrame({"text": texts.to_numpy()})
-        if self.predict_split == "test":
-            frame["target"] = [names[code] for code in self._labels[self._rows["test"]]]
-        frame["prediction"] = [names[code] for code in outputs["prediction"].tolist()]
+        frame["class"] = [names[code] for code in outputs["class"].tolist()]
         for index, name in enumerate(names):
             frame[f"probability_{name}"] = outputs["probability"][:, index].float().numpy()
+        if self.predict_split == "test":
+            frame["target"] = [names[code] for code in outputs["target"].tolist()]
         return frame
