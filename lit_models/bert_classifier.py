@@ -6,7 +6,7 @@ r"""A BERT fine-tuned to classify texts.
 Devlin et al. (2019), section 3.2; encoder, pooler and head all learn. The pooler is the
 pre-trained one where the checkpoint has it (it learns from next sentences), else a fresh one.
 
-Shape letters: B batch, T length, D model width, K classes, V vocabulary.
+Shape letters: B batch, T length, D model width, L blocks, K classes, V vocabulary.
 """
 
 import torch
@@ -56,7 +56,7 @@ class LitBERTClassifier(LitModule):
         context_length: Largest number T of tokens the model sees.
         num_classes: Number K of classes.
         d_model: Width D.
-        num_layers: Number of blocks.
+        num_layers: Number L of blocks.
         num_heads: Attention heads per block; divides D.
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network, or after (the paper).

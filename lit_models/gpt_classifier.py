@@ -8,7 +8,7 @@ with the state :math:`h_m` of the last token. Radford et al. (2018), section 3.2
 are maximised: :math:`L_3 = L_2 + \lambda L_1`. Deviation: each part is a mean, over texts and over
 tokens, so that :math:`\lambda` does not depend on the texts' lengths.
 
-Shape letters: B batch, T length, D model width, K classes, V vocabulary, N tokens.
+Shape letters: B batch, T length, D model width, L blocks, K classes, V vocabulary, N tokens.
 """
 
 import torch
@@ -56,7 +56,7 @@ class LitGPTClassifier(LitModule):
         context_length: Largest number T of tokens the model sees.
         num_classes: Number K of classes.
         d_model: Width D.
-        num_layers: Number of blocks.
+        num_layers: Number L of blocks.
         num_heads: Attention heads per block; divides D.
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).

@@ -8,7 +8,7 @@ Garg et al., "What Can Transformers Learn In-Context? A Case Study of Simple Fun
 (2022). Deviation: they give x and y a position each, which the model must first learn to pair;
 here position t holds its question and the example before it, so that T examples take T positions.
 
-Shape letters: B batch, T examples, F input size, D model width.
+Shape letters: B batch, T examples, F input size, D model width, L blocks.
 """
 
 import torch
@@ -52,7 +52,7 @@ class LitGPTRegressor(LitModule):
         in_features: Size F of each input.
         context_length: Largest number T of examples.
         d_model: Width D.
-        num_layers: Number of blocks.
+        num_layers: Number L of blocks.
         num_heads: Attention heads per block; divides D.
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).

@@ -315,7 +315,7 @@ class LitTransformer(LitSequenceWriter):
     Args:
         src_vocab_size: Number of source tokens.
         tgt_vocab_size: Number V of target tokens.
-        max_length: Most positions of a source or a target; also the limit of decoding.
+        max_length: Most tokens of a source or a target; the limit of decoding.
         d_model: Width D.
         num_heads: Number H of heads.
         num_encoder_layers: Number of encoder layers.

@@ -40,7 +40,7 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         context_length: Largest number T of tokens of a row.
         max_vocab_size: Largest size of a trained vocabulary.
         val_fraction: Share of the rows, after the test rows are taken, used for validation.
-        test_fraction: Share of the rows used for the test.
+        test_fraction: Share of the rows for the test.
         predict_path: CSV file of texts to classify; the test rows by default.
         batch_size: Rows per optimizer step.
         seed: Seed of the splits.

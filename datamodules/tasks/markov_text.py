@@ -35,7 +35,7 @@ class MarkovTextDataModule(LitDataModule[TokenBatch]):
             more predictable the text.
         mask_probability: Probability of hiding a token.
         batch_size: Sequences per optimizer step.
-        seed: Seed of the chain and of the sequences.
+        seed: Seed of the data.
 
     Raises:
         InputError: If an argument is out of range.

@@ -57,9 +57,9 @@ class TopicDocumentsDataModule(LitDataModule[TokenBatch]):
             the smaller, the more the topics differ.
         concentration: How closely the rows of a topic's chain follow its word frequencies; the
             smaller, the more the order of the words matters.
-        mask_probability: Probability of hiding a word.
+        mask_probability: Probability of hiding a token.
         batch_size: Documents per optimizer step.
-        seed: Seed of the topics and of the documents.
+        seed: Seed of the data.
 
     Raises:
         InputError: If an argument is out of range.
