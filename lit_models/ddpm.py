@@ -303,7 +303,7 @@ class LitDDPM(LitModule):
             Samples in the units of the data, ``(B, *sample_shape)``.
         """
         draws = self.draws(num_samples, stream=1, seed=seed)
-        *_, x = self.reverse(draws.normal(self.sample_shape, self.x_scaler.mean.dtype), draws, y)
+        *_, x = self.reverse(draws.normal(self.sample_shape, self.x_scaler.dtype), draws, y)
         return self.x_scaler.inverse(x)
 
     @torch.no_grad()
