@@ -17,3 +17,7 @@ def at_least(**sizes: tuple[int | None, int]) -> None:
     for name, (value, least) in sizes.items():
         if value is not None and value < least:
             raise InputError(f"{name} must be at least {least}, got {value}")
+
+
+class DivergedError(InputError):
+    """A fit whose loss is no longer finite; the command exits with code 1."""
