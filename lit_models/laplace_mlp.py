@@ -91,9 +91,9 @@ class LaplaceMLP(nn.Module):
         """Takes MacKay's fixed point for the layers that the posterior covers."""
         if not self.chooses:
             return
-        sizes = torch.tensor(self.posterior.sizes, dtype=torch.float64, device=self.deltas.device)
+        sizes = self.deltas.new_tensor(self.posterior.sizes)
         determined = (sizes - self.deltas * self.posterior.traces()).clamp(min=1e-3)
-        squares = torch.stack(self._squares()).detach().double()
+        squares = torch.stack(self._squares()).detach().to(self.deltas)
         new = (determined / squares.clamp(min=1e-12)).clamp(*_DELTAS)
         if self.last_alone:
             self.deltas[-1] = new[-1]
@@ -244,7 +244,7 @@ class LitLaplaceMLP(_EvidenceSteps, PredictiveRegressor):
         for batch in kept:
             out, parts = factors(self.laplace.net, self.x_scaler(batch.x))
             variance = self.laplace.posterior.covariance(parts).diagonal(dim1=1, dim2=2)
-            sums[0] += (self.y_scaler(batch.y) - out).double().square().sum(0)
+            sums[0] += (self.y_scaler(batch.y) - out).to(sums).square().sum(0)
             sums[1] += variance.sum(0)
             sums[2] += len(out)
         squares, variances, rows = self._sum_over_ranks(sums)
@@ -325,7 +325,7 @@ class LitLaplaceMLPClassifier(_EvidenceSteps, PredictiveClassifier):
         self.laplace.posterior.reset()
         for batch in batches:
             logits, parts = factors(self.laplace.net, self.x_scaler(batch.x))
-            p = logits.double().softmax(1)
+            p = logits.to(parts[0].inputs).softmax(1)
             # The root of the curvature: R R^T = diag(p) - p p^T.
             root = p.sqrt().diag_embed() - p.unsqueeze(2) * p.sqrt().unsqueeze(1)
             scaled = [Factors(part.inputs, root.mT @ part.gradients) for part in parts]

@@ -28,6 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
+from lit_models.layers.standardize import widest_float
+
 Structure = Literal["full", "kron", "last_layer"]
 
 
@@ -83,8 +85,9 @@ def factors(net: nn.Sequential, x: Tensor) -> tuple[Tensor, list[Factors]]:
 
     with torch.no_grad():
         gradients, (outputs, inputs) = vmap(one)(x)
+    dtype = widest_float(x.device)
     parts = [
-        Factors(torch.cat([a, a.new_ones(len(a), 1)], dim=1).double(), g.double())
+        Factors(torch.cat([a, a.new_ones(len(a), 1)], dim=1).to(dtype), g.to(dtype))
         for a, g in zip(inputs, gradients, strict=True)
     ]
     return outputs, parts
@@ -237,7 +240,7 @@ class KroneckerPosterior(LaplacePosterior):
 
     def covariance(self, parts: Sequence[Factors]) -> Tensor:
         """Covariance of the outputs, ``(B, K, K)``."""
-        total = torch.zeros((), dtype=torch.float64, device=self.num_rows.device)
+        total = torch.zeros_like(self.num_rows)
         for index, (inputs, gradients) in enumerate(parts):
             out = gradients @ self.get_buffer(f"basis_out_{index}")
             squares = (inputs @ self.get_buffer(f"basis_in_{index}")).square()
