@@ -76,6 +76,35 @@ def test_sampler_law_of_a_mixture():
     assert 0 < distance < 0.02
 
 
+@pytest.mark.parametrize(("count", "spacing"), [(20, "quadratic"), (50, "quadratic"), (20, "even")])
+def test_dpm_solver_law(count, spacing):
+    """The law by following samples, by moments, and by the sampler itself."""
+    model = with_exact_network(law(3.0, 2.0), "dpm_solver", num_sample_steps=count, spacing=spacing)
+    levels = model.diffusion.alphas_cumprod
+    mean, std = gaussian_after_sampling(3.0, 2.0, model.sampler_steps, levels)
+    grid, cdf = law(3.0, 2.0).sampled(model.sampler_steps, levels)
+    assert (cdf - law(mean, std).cdf(grid)).abs().max() < 1e-6
+    start = draws(1, 4000).normal((1,), torch.float64)
+    samples = model.sample(4000, draws=draws(1, 4000), dtype=torch.float64)
+    assert samples.std() / start.std() == pytest.approx(std, rel=1e-9)
+    offset = mean + std * start.mean()
+    assert samples.mean().item() == pytest.approx(offset.item(), rel=1e-9)
+
+
+def test_twenty_steps_of_dpm_solver_beat_fifty_of_ddim():
+    true = GaussianMixtureDataModule().law
+    true = true.standardized(true.mean, true.std)
+
+    def distance(sampler, count):
+        model = with_exact_network(true, sampler, num_sample_steps=count)
+        grid, cdf = true.sampled(model.sampler_steps, model.diffusion.alphas_cumprod)
+        return torch.trapezoid((cdf - true.cdf(grid)).abs(), grid)
+
+    assert distance("dpm_solver", 20) < 0.5 * distance("ddim", 50)
+    # of second order: half the step, a quarter of the error, and a little more
+    assert distance("dpm_solver", 40) < 0.35 * distance("dpm_solver", 20)
+
+
 def test_ddim_eta_1_draws_the_samples_of_the_ancestral_sampler():
     options = {"sample_shape": (3,), "num_classes": 0, "num_steps": 53, "hidden_size": 11}
     ancestral = LitDDPM(**options, variance="posterior").double()
@@ -130,7 +159,7 @@ def test_rows_are_denoised_alike_in_blocks(guidance, monkeypatch):
     model, y = conditional(guidance), torch.arange(7) % 3
     whole = model.sample(7, y, seed=3)
     monkeypatch.setattr("lit_models.layers.ddpm._BLOCK", 3 * model.ddpm.num_hidden)
-    assert [len(rows) for rows, _ in model.ddpm._blocks(whole, [])] == [3, 3, 1]
+    assert [len(rows) for rows, *_ in model.ddpm._blocks(whole, whole, [])] == [3, 3, 1]
     torch.testing.assert_close(model.sample(7, y, seed=3), whole, rtol=1e-12, atol=1e-12)
 
 
