@@ -31,3 +31,5 @@ from .recurrent import LitRecurrentForecaster as LitRecurrentForecaster
 from .seq2seq import LitSeq2Seq as LitSeq2Seq
 from .stgnn import LitSTGNN as LitSTGNN
 from .transformer import LitTransformer as LitTransformer
+
+__version__: str
