@@ -67,14 +67,14 @@ class SlicedWasserstein(Metric):
             preds: Generated samples, ``(B, ...)``.
             target: True samples, ``(B, ...)``.
         """
-        self.preds.append(preds.flatten(1).double())
-        self.target.append(target.flatten(1).double())
+        # Projected, so that the state does not grow with the size of a sample.
+        directions = self.directions.to(preds.device)
+        self.preds.append(preds.flatten(1).double() @ directions)
+        self.target.append(target.flatten(1).double() @ directions)
 
     def compute(self) -> Tensor:
         """The distance, in the units of the samples."""
-        preds, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
-        directions = self.directions.to(preds.device)
-        return wasserstein(preds @ directions, target @ directions).mean().float()
+        return wasserstein(dim_zero_cat(self.preds), dim_zero_cat(self.target)).mean().float()
 
 
 class MMD(Metric):
