@@ -1,5 +1,6 @@
 """What the datamodules of generative models share: shapes, classes, and samples to be drawn."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ class SampleDataModule(LitDataModule[SampleBatch]):
     def _write_images(
         self, images: np.ndarray[Any, Any], codes: list[int] | None, folder: Path
     ) -> None:
+        shutil.rmtree(folder / "samples", ignore_errors=True)  # of an earlier prediction
         digits = len(str(len(images) - 1))
         for i, image in enumerate(images):
             place = folder / "samples"

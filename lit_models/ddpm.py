@@ -49,6 +49,7 @@ from lit_models.layers.standardize import Standardize
 from lit_models.layers.step_embedding import StepEmbedding, TimeFeatures
 from lit_models.layers.unet import UNet
 from lit_models.metrics.samples import MMD, SlicedWasserstein
+from lit_models.weights.diffusers_unet import load_diffusers
 
 
 class LitDDPM(LitModule):
@@ -86,6 +87,7 @@ class LitDDPM(LitModule):
         eta: Fresh noise of DDIM: 0 none, 1 as much as the posterior.
         class_dropout: Share of the training rows whose class is dropped.
         guidance_weight: Weight w of the guidance; 0 is the conditional sampler.
+        pretrained: Folder of `lit-models export --format diffusers`, whose weights to start from.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -125,6 +127,7 @@ class LitDDPM(LitModule):
         eta: float = 0.0,
         class_dropout: float = 0.1,
         guidance_weight: float = 0.0,
+        pretrained: str | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -181,6 +184,8 @@ class LitDDPM(LitModule):
                 "mmd": MMD(num_features),
             }
         self._law: Any = None
+        if pretrained is not None:
+            load_diffusers(self, pretrained)
         self.sample_metrics = MetricCollection(distances, prefix="test/")
 
     def setup(self, stage: str) -> None:

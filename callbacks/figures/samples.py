@@ -1,5 +1,6 @@
 """Figures of generative models: samples beside the truth, the way back, and the noise learned."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -124,7 +125,7 @@ def _sampler_laws(model: Any, law: Any) -> "Figure":
     scale = law.std.item()
     law = law.standardized(law.mean, law.std)
     counts = [count for count in (5, 10, 20, 50, 100) if count <= diffusion.num_steps]
-    samplers = {
+    samplers: dict[str, Callable[[int], Any]] = {
         "ancestral": lambda count: diffusion.ancestral("posterior", count),
         "DDIM": lambda count: diffusion.ddim(0.0, count),
         "DPM-Solver++ (2M)": lambda count: diffusion.dpm_solver(count),
