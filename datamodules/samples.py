@@ -110,7 +110,7 @@ class SampleDataModule(LitDataModule[SampleBatch]):
         Samples of 1, 3 or 4 channels are pictures: ``samples/`` has a PNG file of each, in a folder
         of its class where there are classes, and ``samples.png`` shows the first hundred.
         """
-        samples = self.in_file_type(outputs["sample"].float().numpy())
+        samples = self.in_file_type(outputs["sample"].double().numpy())
         codes = outputs["class"].tolist() if "class" in outputs else None
         with whole_file(folder / "samples.npy", "wb") as file:
             np.save(file, samples)
@@ -123,7 +123,7 @@ class SampleDataModule(LitDataModule[SampleBatch]):
 
     def in_file_type(self, samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Samples as the user's file has them."""
-        return samples
+        return samples.astype(np.float32)
 
     def _write_images(
         self, images: np.ndarray[Any, Any], codes: list[int] | None, folder: Path

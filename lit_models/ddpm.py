@@ -262,7 +262,7 @@ class LitDDPM(LitModule):
         self, x0: Tensor, t: Tensor, y: Tensor | None, draws: SharedNoise
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Noised samples, the network's output for them, its target, and the noise."""
-        x0 = self.x_scaler(x0).to(next(self.parameters()).dtype)
+        x0 = self.x_scaler(x0)
         noise = draws.normal(self.sample_shape, x0.dtype)
         return *self.ddpm.denoise(x0, t, y if self.num_classes else None, noise), noise
 
@@ -271,10 +271,11 @@ class LitDDPM(LitModule):
         outputs = super().test_step(batch, batch_idx)
         count = self._num_drawn(batch_idx, len(batch.x0))
         samples = self.sample(count, None if batch.y is None else batch.y[:count])
+        sets = (samples, batch.x0)
+        standard = [(rows - self.x_scaler.mean) / self.x_scaler.std for rows in sets]
         for name, metric in self.sample_metrics.items(keep_base=True):
             # The kernel's length is in standard units, a distance in the units of the data.
-            scale = self.x_scaler if name == "mmd" else nn.Identity()
-            metric.update(scale(samples), scale(batch.x0))
+            metric.update(*(standard if name == "mmd" else sets))
         return outputs
 
     def _num_drawn(self, batch_idx: int, num_rows: int) -> int:

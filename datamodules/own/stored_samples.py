@@ -241,7 +241,7 @@ class StoredSampleDataModule(SampleDataModule):
             "sample_shape": list(self.sample_shape),
             "classes": list(self.class_names),
             "value_range": list(self.value_range),
-            "bytes": bool(self._stored.rows.dtype == np.uint8),
+            "type": self._stored.rows.dtype.str[1:],
         }
 
     def adopt(self, knowledge: Mapping[str, Any]) -> None:
@@ -260,10 +260,11 @@ class StoredSampleDataModule(SampleDataModule):
         return self._hashes[split]
 
     def in_file_type(self, samples: Array) -> Array:
-        """Bytes where the user's samples are bytes."""
-        if not self.knowledge()["bytes"]:
-            return samples
-        return samples.round().clip(0, 255).astype(np.uint8)
+        """Bytes where the user's samples are bytes, else numbers as wide as theirs."""
+        kind = self.knowledge()["type"]
+        if kind == "u1":
+            return samples.round().clip(0, 255).astype(np.uint8)
+        return samples.astype(np.float32 if kind in _EXACT else np.float64)
 
 
 def _sample_shape(stored: Stored) -> tuple[int, ...]:

@@ -14,6 +14,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from lit_models.layers.standardize import widest_float
+
 
 def wasserstein(x: Tensor, y: Tensor) -> Tensor:
     """1-Wasserstein distance of each pair of columns.
@@ -68,13 +70,13 @@ class SlicedWasserstein(Metric):
             target: True samples, ``(B, ...)``.
         """
         # Projected, so that the state does not grow with the size of a sample.
-        directions = self.directions.to(preds.device)
-        self.preds.append(preds.flatten(1).double() @ directions)
-        self.target.append(target.flatten(1).double() @ directions)
+        for state, samples in ((self.preds, preds), (self.target, target)):
+            flat = samples.flatten(1).to(widest_float(samples.device))
+            state.append(flat @ self.directions.to(flat))
 
     def compute(self) -> Tensor:
         """The distance, in the units of the samples."""
-        return wasserstein(dim_zero_cat(self.preds), dim_zero_cat(self.target)).mean().float()
+        return wasserstein(dim_zero_cat(self.preds), dim_zero_cat(self.target)).mean()
 
 
 class MMD(Metric):
@@ -109,7 +111,8 @@ class MMD(Metric):
 
     def features(self, samples: Tensor) -> Tensor:
         """Features whose scalar products are the kernel, ``(B, 2F)``."""
-        angles = samples.flatten(1).double() @ self.frequencies.to(samples.device)
+        frequencies = self.frequencies.to(samples.device, self.preds.dtype)
+        angles = samples.flatten(1).to(self.preds.dtype) @ frequencies
         return torch.cat([angles.cos(), angles.sin()], dim=1) / math.sqrt(angles.shape[1])
 
     def update(self, preds: Tensor, target: Tensor) -> None:
@@ -128,4 +131,4 @@ class MMD(Metric):
         """The distance of the mean features; 0 for equal sets, at most the square root of 2."""
         difference = self.preds / self.num_preds - self.target / self.num_target
         distance: Tensor = torch.linalg.vector_norm(difference)
-        return distance.float()
+        return distance

@@ -224,8 +224,7 @@ def load_diffusers(model: Any, folder: str) -> None:
     model.denoiser.load_state_dict(ours)
     _load_embedding(model.embedding, theirs)
     scale = json.loads(note.read_text(encoding="utf-8"))
-    model.x_scaler.mean.copy_(torch.tensor(scale["mean"], dtype=torch.float64))
-    model.x_scaler.std.copy_(torch.tensor(scale["std"], dtype=torch.float64))
+    model.x_scaler.fit(scale["mean"], scale["std"])
 
 
 @torch.no_grad()

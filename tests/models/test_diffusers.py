@@ -26,8 +26,7 @@ def trained(num_classes=0, **options):
     model = LitDDPM(num_classes=num_classes, **{**OPTIONS, **options}).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.08)
-    model.x_scaler.mean.fill_(100.0)
-    model.x_scaler.std.fill_(50.0)
+    model.x_scaler.fit([100.0] * len(model.x_scaler.mean), [50.0] * len(model.x_scaler.mean))
     return model
 
 
