@@ -124,7 +124,8 @@ def _sampler_laws(model: Any, law: Any) -> "Figure":
     diffusion = model.ddpm.diffusion
     scale = law.std.item()
     law = law.standardized(law.mean, law.std)
-    counts = [count for count in (5, 10, 20, 50, 100) if count <= diffusion.num_steps]
+    shown = (5, 10, 20, 50, 100)
+    counts = [count for count in shown if count <= diffusion.num_steps] or [diffusion.num_steps]
     samplers: dict[str, Callable[[int], Any]] = {
         "ancestral": lambda count: diffusion.ancestral("posterior", count),
         "DDIM": lambda count: diffusion.ddim(0.0, count),
