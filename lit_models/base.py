@@ -82,7 +82,7 @@ class LitModule(L.LightningModule):
         # Kept out of the checkpoint: on resume the command line decides, and a checkpoint loads
         # with weights_only=True.
         # A checkpoint holds the weights that `pretrained` names; loading it needs no other file.
-        ignore = ["optimizer", "lr_scheduler", "metrics", "pretrained"]
+        ignore = ["optimizer", "lr_scheduler", "metrics", "pretrained", "network"]
         self.save_hyperparameters(ignore=ignore, logger=False)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler

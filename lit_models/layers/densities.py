@@ -15,6 +15,7 @@ Shape letters: S networks, B batch, K targets or classes.
 """
 
 import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,8 @@ _LEVEL = 0.95
 
 
 def _normal_cdf(z: Tensor) -> Tensor:
-    probability: Tensor = torch.special.ndtr(z)
+    # torch has no such function of half precision, which would not hold a probability anyway
+    probability: Tensor = torch.special.ndtr(z if z.element_size() > 2 else z.float())
     return probability
 
 
@@ -91,7 +93,7 @@ class GaussianMixture(NamedTuple):
             level: Probability in (0, 1).
             max_steps: Steps at most; five are usual.
         """
-        z: Tensor = torch.special.ndtri(self.means.new_tensor(level))
+        z = NormalDist().inv_cdf(level)
         ends = self.means + z * self.stds
         low, high = ends.amin(0), ends.amax(0)
         value = (self.mean + z * self.variance.sqrt()).clamp(low, high)
