@@ -12,13 +12,13 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.files.whole_file import whole_file
-from datamodules.loading.loader import TensorLoader
+from datamodules.loading.loader import EpochCount, TensorLoader
+from datamodules.seeds import split_seed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Split = Literal["train", "val", "test", "predict"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test", "predict")
 _STAGE_SPLITS: dict[str, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
@@ -38,12 +38,6 @@ class Reference(NamedTuple):
 
     value: float
     how: str
-
-
-def split_seed(seed: int, split: str) -> int:
-    """Seed of one split: a pure function of its arguments, unrelated between splits and seeds."""
-    key = [seed, SPLITS.index(split)] if split in SPLITS else [seed, *split.encode()]
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
 class LitDataModule(L.LightningDataModule, Generic[B]):
@@ -79,6 +73,7 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         self.drop_last = drop_last
         self._splits: dict[Split, B] = {}
         self._trained_rows: Tensor | None = None
+        self._plain_epochs = EpochCount()
 
     def __str__(self) -> str:
         # Lightning's would make every loader, and so every split, to print their sizes.
@@ -204,12 +199,11 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         batch_size: int,
         shuffle: bool = False,
         drop_last: bool = False,
-        make: Callable[..., Any] = TensorLoader,
+        make: Callable[..., Any] | None = None,
     ) -> Any:
+        """A loader of a split; ``make`` makes another kind than :meth:`_make_loader`."""
         rank, world_size = self.rank_and_world_size
-        if shuffle and len(data[0]) < world_size:
-            raise InputError(f"{len(data[0])} training rows cannot feed {world_size} devices")
-        return make(
+        loader = (make or self._make_loader)(
             data,
             batch_size,
             shuffle=shuffle,
@@ -218,6 +212,18 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
             rank=rank,
             world_size=world_size,
         )
+        if shuffle and self.trainer is None:
+            loader.sampler.epochs = self._plain_epochs
+        elif shuffle and self.trainer.overfit_batches > 0:
+            loader.sampler.epochs = None
+        return loader
+
+    def _make_loader(self, data: Any, batch_size: int, **options: Any) -> Any:
+        """Loader of the batches of this data; a subclass with another kind overrides it."""
+        if options["shuffle"] and len(data[0]) < options["world_size"]:
+            devices = options["world_size"]
+            raise InputError(f"{len(data[0])} training rows cannot feed {devices} devices")
+        return TensorLoader(data, batch_size, **options)
 
     @property
     def rank_and_world_size(self) -> tuple[int, int]:

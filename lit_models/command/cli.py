@@ -30,7 +30,7 @@ from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
 from lit_models.command.arguments import CommandLine, class_arguments, named_class, prepare
 from lit_models.command.checks import check_fit, check_names, check_pair, check_ranges, size_of
-from lit_models.command.lightning_repairs import RunWandbLogger, Unprofiled, hide_empty_hooks
+from lit_models.training.lightning_repairs import RunWandbLogger, Unprofiled, hide_empty_hooks
 from lit_models.command.messages import one_line, quiet
 from lit_models.command.run_folder import (
     RUN_DIR_VARIABLE,

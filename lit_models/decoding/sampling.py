@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from datamodules.seeds import seed_of
+
 if TYPE_CHECKING:
     from lit_models.gpt import GPT
     from lit_models.layers.attention import KeyValueCache
@@ -181,7 +183,7 @@ def _draws(batch: int, num_tokens: int, seed: int, rows: Tensor | None) -> Tenso
         [
             torch.rand(
                 num_tokens,
-                generator=generator.manual_seed(hash((seed, number)) & (2**63 - 1)),
+                generator=generator.manual_seed(seed_of(seed, number)),
             )
             for number in numbers
         ]

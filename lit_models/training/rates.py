@@ -1,0 +1,211 @@
+"""Optimizer and schedule of a fit: built as injected, timed as meant, and obeyed on resume.
+
+torch's schedules leave it to the loop when they advance. Those that speak of steps (``OneCycleLR``,
+``CyclicLR`` and the schedules of :mod:`lit_models.optim`) advance at every optimizer step, all
+others every epoch. A schedule without a length is told that of the run.
+"""
+
+import functools
+import inspect
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import lightning as L
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
+
+from datamodules.errors import InputError
+
+Interval = Literal["step", "epoch"]
+
+_PER_STEP = (OneCycleLR, CyclicLR)
+_PLAIN = (bool, int, float, str)
+
+
+def run_length(trainer: L.Trainer) -> float:
+    """Optimizer steps of a fit; infinite for one that only time or a callback ends.
+
+    ``trainer.estimated_stepping_batches`` sets the Trainer's loader up, and asked before a
+    checkpoint is restored the loader's place in the epoch is lost (lightning 2.6.6); this asks for
+    a loader of its own.
+    """
+    steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
+    if trainer.max_epochs in (None, -1):
+        return steps
+    loader = trainer.fit_loop._data_source.dataloader()
+    batches: float = len(loader) if hasattr(loader, "__len__") else math.inf
+    limit = trainer.overfit_batches or trainer.limit_train_batches
+    batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    if math.isinf(batches):
+        return steps
+    per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+    return min(steps, per_epoch * trainer.max_epochs)  # type: ignore[operator]
+
+
+def make_schedule(
+    factory: Callable[..., Any], optimizer: Optimizer, trainer: L.Trainer | None
+) -> Any:
+    """The schedule; one whose constructor asks for the run's length is given it.
+
+    Raises:
+        InputError: If it asks for the length of a run that has none.
+    """
+    if trainer is None or not _wants_length(factory):
+        return factory(optimizer)
+    length = run_length(trainer)
+    if math.isinf(length):
+        raise InputError(
+            "OneCycleLR needs the length of the run, which has none; give "
+            "--model.lr_scheduler.total_steps, --trainer.max_steps or --trainer.max_epochs"
+        )
+    return factory(optimizer, total_steps=int(length))
+
+
+def _wants_length(factory: Callable[..., Any]) -> bool:
+    """Whether a class, or a partial call of one, is OneCycleLR without a length."""
+    given: Mapping[str, Any] = {}
+    made: tuple[Any, ...] = (factory,)
+    if isinstance(factory, functools.partial):
+        # The command's partial calls name the class among their arguments (jsonargparse 4.4x).
+        given, made = factory.keywords, (factory.func, *factory.args)
+    names = ("total_steps", "epochs", "steps_per_epoch")
+    is_cycle = any(inspect.isclass(part) and issubclass(part, OneCycleLR) for part in made)
+    return is_cycle and all(given.get(name) is None for name in names)
+
+
+def schedule_config(
+    scheduler: Any, interval: Interval | None, trainer: L.Trainer | None
+) -> dict[str, Any]:
+    """Lightning's description of when a schedule advances, and on what.
+
+    Args:
+        scheduler: The schedule.
+        interval: When it advances; None asks its class.
+        trainer: Trainer of the fit.
+
+    Raises:
+        InputError: If it watches a validation that is never made.
+    """
+    default = "step" if isinstance(scheduler, _PER_STEP) else "epoch"
+    config: dict[str, Any] = {
+        "scheduler": scheduler,
+        "interval": interval or getattr(scheduler, "interval", default),
+    }
+    if isinstance(scheduler, ReduceLROnPlateau):
+        monitor = getattr(scheduler, "monitor", "val/loss")
+        config |= {"monitor": monitor, "interval": "epoch", "reduce_on_plateau": True}
+        if trainer is not None and monitor.startswith("val/"):
+            if trainer.limit_val_batches == 0:
+                raise InputError(
+                    f"ReduceLROnPlateau watches {monitor}, and limit_val_batches 0 makes no "
+                    "validation; watch train/loss by lightning.pytorch.cli.ReduceLROnPlateau"
+                )
+            config["frequency"] = trainer.check_val_every_n_epoch or 1
+            config["strict"] = trainer.check_val_every_n_epoch is not None
+    return config
+
+
+def tell_length(scheduler: Any, trainer: L.Trainer) -> None:
+    """Tells a schedule without a length, or with the length of a shorter run, that of the run."""
+    length = float(trainer.estimated_stepping_batches)
+    if math.isinf(length):
+        scheduler.total_steps = None
+        if trainer.is_global_zero:
+            sys.stderr.write(
+                f"lit-models: the run has no length, so {type(scheduler).__name__} stays at its "
+                "rate after the warm-up; --model.lr_scheduler.total_steps gives it one\n"
+            )
+    else:
+        scheduler.total_steps = int(length)
+
+
+def options_of(optimizer: Optimizer, scheduler: Any = None) -> dict[str, Any]:
+    """What optimizer and schedule were built with, as plain data for the checkpoint."""
+    groups = []
+    for group in optimizer.param_groups:
+        plain = {key: value for key, value in group.items() if key != "params" and _plain(value)}
+        groups.append(plain | {"lr": float(group.get("initial_lr", group["lr"]))})
+    options: dict[str, Any] = {"optimizer": type(optimizer).__name__, "groups": groups}
+    if scheduler is not None:
+        options["lr_scheduler"] = type(scheduler).__name__
+        options["schedule"] = {k: v for k, v in vars(scheduler).items() if _plain(v)}
+    return options
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, _PLAIN)
+
+
+def restore_options(
+    optimizer: Optimizer, scheduler: Any, now: Mapping[str, Any], then: Mapping[str, Any] | None
+) -> None:
+    """Puts the values that the command line changed back after a checkpoint was restored.
+
+    Args:
+        optimizer: The restored optimizer.
+        scheduler: The restored schedule, or None.
+        now: What both were built with.
+        then: What those of the checkpoint were built with; None for an old checkpoint.
+
+    Raises:
+        InputError: If the optimizer is of another class.
+    """
+    if then is not None and then["optimizer"] != now["optimizer"]:
+        raise InputError(
+            f"the checkpoint continues {then['optimizer']}, not {now['optimizer']}; give the "
+            "optimizer of its run, or start a new fit"
+        )
+    known = None if then is None else then["groups"]
+    for i, (group, new) in enumerate(zip(optimizer.param_groups, now["groups"], strict=True)):
+        # An old checkpoint has no record; there, what a schedule does not move is what was given.
+        old = dict(group) | {"lr": group.get("initial_lr", group["lr"])}
+        old = old if known is None else known[i]
+        for key in set(new) - {"lr", "initial_lr"}:
+            if key in group and new[key] != old.get(key):
+                group[key] = new[key]
+        if new["lr"] != old["lr"]:
+            _change_rate(group, float(old["lr"]), new["lr"], scheduler)
+    if scheduler is None:
+        return
+    if then is not None and then.get("lr_scheduler") == now["lr_scheduler"]:
+        for name, value in now["schedule"].items():
+            if value != then["schedule"].get(name) and name not in ("_last_lr", "total_steps"):
+                setattr(scheduler, name, value)
+    if hasattr(scheduler, "base_lrs"):
+        scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+    if isinstance(scheduler, LambdaLR):
+        for group, base, factor in zip(
+            optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
+            _set_rate(group, base * factor(scheduler.last_epoch))
+    scheduler._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
+
+
+def _change_rate(group: dict[str, Any], old: float, new: float, scheduler: Any) -> None:
+    """A new rate, at the place of the schedule where the old one stood."""
+    scheduled = scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau)
+    share = float(group["lr"]) / old if scheduled and old > 0 else 1.0
+    _set_rate(group, new * share)
+    if "initial_lr" in group:
+        group["initial_lr"] = new
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def stretch_cycle(scheduler: OneCycleLR, length: int) -> None:
+    """Gives a restored cycle, which holds the steps of its first run, another length."""
+    old = scheduler.total_steps
+    for phase in scheduler._schedule_phases:
+        phase["end_step"] = (phase["end_step"] + 1) * length / old - 1
+    scheduler.total_steps = length
+
