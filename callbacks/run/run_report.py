@@ -99,7 +99,7 @@ class RunReport(L.Callback):
 
     def _collect(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Results:
         metrics = {
-            name: float(value)
+            name: getattr(pl_module, "scores", {}).get(name, float(value))
             for name, value in trainer.callback_metrics.items()
             if name.startswith(("test/", "val/") if trainer.state.fn == "validate" else "test/")
         }
