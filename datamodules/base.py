@@ -214,7 +214,7 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         )
         if shuffle and self.trainer is None:
             loader.sampler.epochs = self._plain_epochs
-        elif shuffle and self.trainer.overfit_batches > 0:
+        elif shuffle and getattr(self.trainer, "overfit_batches", 0) > 0:
             loader.sampler.epochs = None
         return loader
 

@@ -5,8 +5,8 @@ import torch
 
 from lit_models.metrics.means import WeightedMeans
 
-LOSSES = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
-TERMS = torch.tensor([3.0, 5.0, 9.0])
+LOSSES = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0], dtype=torch.float64)
+TERMS = torch.tensor([3.0, 5.0, 9.0], dtype=torch.float64)
 
 
 def filled(rows, terms, cuts):

@@ -241,9 +241,8 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         if self.rank_and_world_size[0] == 0:
             warnings.warn(f"{where} ({count} such {side} tokens); read as [UNK]", stacklevel=2)
 
-    def _make_loader(
-        self, data: SequencePairBatch, batch_size: int, *, drop_last: bool, **options: Any
-    ) -> BucketLoader:
+    def _make_loader(self, data: Any, batch_size: int, **options: Any) -> BucketLoader:
+        del options["drop_last"]  # the remainder joins another batch
         return BucketLoader(data, batch_size, **options)
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from lit_models.layers.standardize import widest_float
+
 _COUNT = "count"
 
 
@@ -40,11 +42,12 @@ class WeightedMeans:
         means += [(name, value, num_targets) for name, value in scalars.items()]
         means += [(name, value, number) for name, (value, number) in terms.items()]
         for name, value, number in means:
-            self._add(name, value.detach().double() * number)
-        self._add(_COUNT, torch.as_tensor(num_targets, dtype=torch.float64, device=loss.device))
-        for name, (_, number) in terms.items():
-            counted = torch.as_tensor(number, dtype=torch.float64, device=loss.device)
-            self._add(f"{_COUNT}/{name}", counted)
+            self._add(name, value.detach().to(widest_float(value.device)) * number)
+        counts = {_COUNT: num_targets}
+        counts |= {f"{_COUNT}/{name}": number for name, (_, number) in terms.items()}
+        wide = widest_float(loss.device)
+        for name, number in counts.items():
+            self._add(name, torch.as_tensor(number, dtype=wide, device=loss.device))
 
     def _add(self, name: str, value: Tensor) -> None:
         self.sums[name] = self.sums[name] + value if name in self.sums else value

@@ -49,7 +49,7 @@ class AccumulationWindow:
         """Counts a micro-batch in; returns the loss to differentiate.
 
         Args:
-            parts: Parts of the loss by name, each a mean over this rank's targets, and their number.
+            parts: Parts of the loss by name: means over this rank's targets, and their number.
             counts: Number of targets over all ranks by name, ``()`` each.
             ranks: Number of ranks that gradients are averaged over.
             last: Whether the window ends here.

@@ -37,12 +37,12 @@ def run_length(trainer: L.Trainer) -> float:
         return steps
     loader = trainer.fit_loop._data_source.dataloader()
     batches: float = len(loader) if hasattr(loader, "__len__") else math.inf
-    limit = trainer.overfit_batches or trainer.limit_train_batches
+    limit = getattr(trainer, "overfit_batches", 0) or trainer.limit_train_batches
     batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
     if math.isinf(batches):
         return steps
     per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
-    return min(steps, per_epoch * trainer.max_epochs)  # type: ignore[operator]
+    return min(steps, per_epoch * trainer.max_epochs)
 
 
 def make_schedule(
@@ -108,18 +108,29 @@ def schedule_config(
     return config
 
 
-def tell_length(scheduler: Any, trainer: L.Trainer) -> None:
-    """Tells a schedule without a length, or with the length of a shorter run, that of the run."""
+def tell_length(
+    scheduler: Any, factory: Any, options: Mapping[str, Any], trainer: L.Trainer
+) -> None:
+    """Tells a schedule that was given no length that of the run, which may be longer than before.
+
+    Args:
+        scheduler: The schedule, restored where a run is continued; or None.
+        factory: What made it.
+        options: What it was built with.
+        trainer: Trainer of the fit.
+    """
+    if isinstance(scheduler, OneCycleLR) and _wants_length(factory):
+        stretch_cycle(scheduler, int(trainer.estimated_stepping_batches))
+        return
+    if scheduler is None or options.get("schedule", {}).get("total_steps", 0) is not None:
+        return
     length = float(trainer.estimated_stepping_batches)
-    if math.isinf(length):
-        scheduler.total_steps = None
-        if trainer.is_global_zero:
-            sys.stderr.write(
-                f"lit-models: the run has no length, so {type(scheduler).__name__} stays at its "
-                "rate after the warm-up; --model.lr_scheduler.total_steps gives it one\n"
-            )
-    else:
-        scheduler.total_steps = int(length)
+    scheduler.total_steps = None if math.isinf(length) else int(length)
+    if math.isinf(length) and trainer.is_global_zero:
+        sys.stderr.write(
+            f"lit-models: the run has no length, so {type(scheduler).__name__} stays at its "
+            "rate after the warm-up; --model.lr_scheduler.total_steps gives it one\n"
+        )
 
 
 def options_of(optimizer: Optimizer, scheduler: Any = None) -> dict[str, Any]:
@@ -142,7 +153,7 @@ def _plain(value: Any) -> bool:
 
 
 def restore_options(
-    optimizer: Optimizer, scheduler: Any, now: Mapping[str, Any], then: Mapping[str, Any] | None
+    optimizer: Optimizer, scheduler: Any, now: Mapping[str, Any], then: Mapping[str, Any]
 ) -> None:
     """Puts the values that the command line changed back after a checkpoint was restored.
 
@@ -150,17 +161,17 @@ def restore_options(
         optimizer: The restored optimizer.
         scheduler: The restored schedule, or None.
         now: What both were built with.
-        then: What those of the checkpoint were built with; None for an old checkpoint.
+        then: What those of the checkpoint were built with; empty for an old checkpoint.
 
     Raises:
         InputError: If the optimizer is of another class.
     """
-    if then is not None and then["optimizer"] != now["optimizer"]:
+    if then and then["optimizer"] != now["optimizer"]:
         raise InputError(
             f"the checkpoint continues {then['optimizer']}, not {now['optimizer']}; give the "
             "optimizer of its run, or start a new fit"
         )
-    known = None if then is None else then["groups"]
+    known = then.get("groups")
     for i, (group, new) in enumerate(zip(optimizer.param_groups, now["groups"], strict=True)):
         # An old checkpoint has no record; there, what a schedule does not move is what was given.
         old = dict(group) | {"lr": group.get("initial_lr", group["lr"])}
@@ -172,17 +183,17 @@ def restore_options(
             _change_rate(group, float(old["lr"]), new["lr"], scheduler)
     if scheduler is None:
         return
-    if then is not None and then.get("lr_scheduler") == now["lr_scheduler"]:
+    if then and then.get("lr_scheduler") == now["lr_scheduler"]:
         for name, value in now["schedule"].items():
             if value != then["schedule"].get(name) and name not in ("_last_lr", "total_steps"):
                 setattr(scheduler, name, value)
-    if hasattr(scheduler, "base_lrs"):
+    if hasattr(scheduler, "base_lrs") and "initial_lr" in optimizer.param_groups[0]:
         scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
     if isinstance(scheduler, LambdaLR):
         for group, base, factor in zip(
             optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
         ):
-            _set_rate(group, base * factor(scheduler.last_epoch))
+            _set_rate(group, float(base) * factor(scheduler.last_epoch))
     scheduler._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
 
 
@@ -208,4 +219,3 @@ def stretch_cycle(scheduler: OneCycleLR, length: int) -> None:
     for phase in scheduler._schedule_phases:
         phase["end_step"] = (phase["end_step"] + 1) * length / old - 1
     scheduler.total_steps = length
-
