@@ -16,6 +16,7 @@ from .figures.translation import TranslationScore as TranslationScore
 from .figures.uncertainty import CalibrationPlot as CalibrationPlot
 from .figures.uncertainty import ExtrapolationSpread as ExtrapolationSpread
 from .figures.uncertainty import PredictiveBand as PredictiveBand
+from .run.best_checkpoint import BestCheckpoint as BestCheckpoint
 from .run.ema import EMA as EMA
 from .run.interrupt import GracefulInterrupt as GracefulInterrupt
 from .run.last_checkpoint import LastCheckpoint as LastCheckpoint

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
+from datamodules.files.frames import plain_frame
 from datamodules.files.whole_file import whole_file
 from datamodules.loading.loader import EpochCount, TensorLoader
 from datamodules.seeds import split_seed
@@ -256,14 +257,4 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         Returns:
             One row per sample; a wide output becomes ``name_1``, ``name_2``, ...
         """
-        import pandas as pd  # a third of a second that a fit need not wait for
-
-        columns: dict[str, np.ndarray[Any, Any]] = {}
-        for name, tensor in outputs.items():
-            values = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
-            if values.ndim == 1 or values.shape[1] == 1:
-                columns[name] = values.reshape(len(values))
-            else:
-                flat = values.reshape(len(values), -1)
-                columns |= {f"{name}_{i + 1}": flat[:, i] for i in range(flat.shape[1])}
-        return pd.DataFrame(columns)
+        return plain_frame(outputs)

@@ -20,27 +20,34 @@ _PRIMES = (11400714785074694791, 14029467366897019727, 2870177450012600261)
 def seed_of(*key: Key) -> int:
     """A seed in [0, 2^63) of a key; other keys give unrelated seeds.
 
-    CPython's hash of tuples (xxHash), written out, since Python does not promise it to stay.
+    CPython's hash of a tuple of integers (xxHash), written out, since Python does not promise it
+    to stay.
 
     Args:
-        *key: Integers, or keys of integers.
+        *key: Integers, or keys of integers, which count as their hash.
     """
-    return _hash(key) & (2**63 - 1)
+    return _mix(key) & (2**63 - 1)
 
 
-def _hash(key: Key) -> int:
-    """Python 3.8 to 3.14's 64-bit ``hash`` of integers and tuples, as an unsigned number."""
-    if not isinstance(key, tuple):
-        value = abs(key) % _MERSENNE
-        value = -value if key < 0 else value
-        return (-2 if value == -1 else value) & _MASK
+def _mix(key: tuple[Key, ...]) -> int:
+    """64-bit hash of a tuple, unsigned."""
     first, second, last = _PRIMES
     state = last
     for part in key:
-        state = (state + _hash(part) * second) & _MASK
+        state = (state + _lane(part) * second) & _MASK
         state = (((state << 31) | (state >> 33)) * first) & _MASK
     state = (state + (len(key) ^ last ^ 3527539)) & _MASK
     return 1546275796 if state == _MASK else state
+
+
+def _lane(part: Key) -> int:
+    """64-bit hash of an integer, unsigned."""
+    if isinstance(part, tuple):
+        part = _mix(part)
+        part -= (part >> 63) << 64  # a hash is a signed number
+    value = abs(part) % _MERSENNE
+    value = -value if part < 0 else value
+    return (-2 if value == -1 else value) & _MASK
 
 
 def split_seed(seed: int, split: str) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.plugins.precision import HalfPrecision
@@ -345,15 +346,27 @@ class LitModule(QuickHookNames):
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule as injected."""
-        trainer = self._trainer
+        length = None if self._trainer is None else rates.run_length(self._trainer)
+        return self._optimizers(self._trainer, length)
+
+    def check_optimizers(self, trainer: L.Trainer) -> None:
+        """Builds optimizer and schedule for a Trainer that has not begun, to see that they can be.
+
+        Raises:
+            InputError: If they do not suit the Trainer.
+            TypeError, ValueError: torch's, for a wrong argument.
+        """
+        self._optimizers(trainer, 1 if trainer.max_epochs != -1 else rates.max_steps(trainer))
+
+    def _optimizers(self, trainer: L.Trainer | None, length: float | None) -> Any:
         optimizer: Any = self.optimizer(self.parameters())
         if isinstance(optimizer, AdamWMatrixDecay):
-            optimizer.exempt(self.named_parameters())
+            optimizer.exempt(self)
         allow_fused_clipping(optimizer, trainer)
         if self.lr_scheduler is None:
             self._options = rates.options_of(optimizer)
             return optimizer
-        scheduler = rates.make_schedule(self.lr_scheduler, optimizer, trainer)
+        scheduler = rates.make_schedule(self.lr_scheduler, optimizer, length)
         self._options = rates.options_of(optimizer, scheduler)
         config = rates.schedule_config(scheduler, self.lr_scheduler_interval, trainer)
         return {"optimizer": optimizer, "lr_scheduler": config}

@@ -112,28 +112,25 @@ class AdamWMatrixDecay(torch.optim.AdamW):
         groups = [group for group in groups if group["params"]]
         super().__init__(groups, lr=lr, betas=betas, eps=eps, fused=fused)
 
-    def exempt(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def exempt(self, module: nn.Module) -> None:
         """Takes vectors that stand in stacks, and scales of noise, out of the decay.
 
         The biases of an ensemble's networks are a matrix in shape, and a posterior's log standard
         deviations have a prior of their own.
 
         Args:
-            named_parameters: All parameters by name.
+            module: Holds the parameters; parts of it may list theirs as ``stacked_vectors``.
         """
-        spared = {id(p) for name, p in named_parameters if p.dim() >= 2 and _is_spared(name)}
+        spared = {id(p) for name, p in module.named_parameters() if name.endswith("log_std")}
+        for part in module.modules():
+            spared |= {id(p) for p in getattr(part, "stacked_vectors", ())}
         decaying = next((g for g in self.param_groups if g["weight_decay"] != 0), None)
-        if decaying is None or not spared:
+        moved = [p for p in decaying["params"] if id(p) in spared] if decaying else []
+        if decaying is None or not moved:
             return
-        moved = [p for p in decaying["params"] if id(p) in spared]
         decaying["params"] = [p for p in decaying["params"] if id(p) not in spared]
         rest = next((g for g in self.param_groups if g["weight_decay"] == 0), None)
         if rest is None:
             self.add_param_group({"params": moved, "weight_decay": 0.0})
         else:
             rest["params"] += moved
-
-
-def _is_spared(name: str) -> bool:
-    last = name.rsplit(".", 1)[-1]
-    return last.startswith("bias") or last.endswith(("bias", "biases", "log_std"))

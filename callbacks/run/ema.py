@@ -20,10 +20,12 @@ class EMA(WeightAveraging):
         update_every_n_steps: Optimizer steps from one update to the next.
 
     Raises:
-        ValueError: If the decay is outside [0, 1], or ``update_every_n_steps`` is below 1.
+        ValueError: If the decay is outside [0, 1), or ``update_every_n_steps`` is below 1.
     """
 
     def __init__(self, decay: float = 0.999, update_every_n_steps: int = 1) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}; give a number in [0, 1): 1 would never move")
         if update_every_n_steps < 1:
             raise ValueError(f"update_every_n_steps is {update_every_n_steps}; give 1 or more")
         # Buffers are copied, not averaged: constants of a schedule would drift by rounding.

@@ -7,16 +7,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.figures.loss_curves import LossCurves
+from callbacks.run.best_checkpoint import BestCheckpoint
 from callbacks.run.interrupt import GracefulInterrupt
 from callbacks.run.last_checkpoint import LastCheckpoint
 from callbacks.run.predictions import OrderedPredictions
@@ -26,6 +27,7 @@ from callbacks.run.run_report import RunReport
 from callbacks.run.tracking import RunConfig, versions
 from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
+from lit_models.base import LitModule
 from lit_models.command.arguments import CommandLine, class_arguments, named_class, prepare
 from lit_models.command.checks import check_fit, check_names, check_pair, check_ranges
 from lit_models.command.linking import link_sizes, size_of
@@ -100,8 +102,13 @@ class LitCLI(LightningCLI):
         parser.add_argument(
             "--test_metrics", type=list[str], default=[], help="Metrics that head the table."
         )
+        parser.add_argument(
+            "--lr_scheduler_interval",
+            type=Literal["step", "epoch"] | None,
+            help="When the schedule advances; unset as its class means it.",
+        )
         parser.add_class_arguments(WandbOptions, "wandb")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         model = self.command_line.classes.get("model", "")
         if class_arguments(model):  # else the parser says that there is no such class
@@ -236,6 +243,8 @@ class LitCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Checks data and checkpoint before the run's folder exists."""
+        if isinstance(self.model, LitModule):
+            self.model.lr_scheduler_interval = self._own_config["lr_scheduler_interval"]
         if self.trainer.precision == "64-true":
             # Lightning restores a checkpoint before it converts the model: weights would round.
             self.model.double()

@@ -32,7 +32,7 @@ def run_length(trainer: L.Trainer) -> float:
     checkpoint is restored the loader's place in the epoch is lost (lightning 2.6.6); this asks for
     a loader of its own.
     """
-    steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
+    steps = max_steps(trainer)
     if trainer.max_epochs in (None, -1):
         return steps
     loader = trainer.fit_loop._data_source.dataloader()
@@ -45,17 +45,24 @@ def run_length(trainer: L.Trainer) -> float:
     return min(steps, per_epoch * trainer.max_epochs)
 
 
-def make_schedule(
-    factory: Callable[..., Any], optimizer: Optimizer, trainer: L.Trainer | None
-) -> Any:
+def max_steps(trainer: L.Trainer) -> float:
+    """Most optimizer steps of a fit, whatever its epochs; infinite where none are given."""
+    return trainer.max_steps if trainer.max_steps >= 0 else math.inf
+
+
+def make_schedule(factory: Callable[..., Any], optimizer: Optimizer, length: float | None) -> Any:
     """The schedule; one whose constructor asks for the run's length is given it.
+
+    Args:
+        factory: Makes it from the optimizer.
+        optimizer: The optimizer.
+        length: Optimizer steps of the run; None outside a Trainer.
 
     Raises:
         InputError: If it asks for the length of a run that has none.
     """
-    if trainer is None or not _wants_length(factory):
+    if length is None or not _wants_length(factory):
         return factory(optimizer)
-    length = run_length(trainer)
     if math.isinf(length):
         raise InputError(
             "OneCycleLR needs the length of the run, which has none; give "
