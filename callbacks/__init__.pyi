@@ -7,7 +7,7 @@ from .figures.language import InContextFigure as InContextFigure
 from .figures.language import SampleText as SampleText
 from .figures.loss_curves import LossCurves as LossCurves
 from .figures.node_series import NodeForecastFigure as NodeForecastFigure
-from .figures.samples import ImageGrid as ImageGrid
+from .figures.pictures import ImageGrid as ImageGrid
 from .figures.samples import SampleFigures as SampleFigures
 from .figures.series import ForecastFigure as ForecastFigure
 from .figures.tables import ConfusionMatrix as ConfusionMatrix
@@ -17,9 +17,12 @@ from .figures.uncertainty import CalibrationPlot as CalibrationPlot
 from .figures.uncertainty import ExtrapolationSpread as ExtrapolationSpread
 from .figures.uncertainty import PredictiveBand as PredictiveBand
 from .run.best_checkpoint import BestCheckpoint as BestCheckpoint
+from .run.divergence import StopAtDivergence as StopAtDivergence
 from .run.ema import EMA as EMA
 from .run.interrupt import GracefulInterrupt as GracefulInterrupt
 from .run.last_checkpoint import LastCheckpoint as LastCheckpoint
+from .run.last_validation import LastValidation as LastValidation
+from .run.optimizer_options import OptimizerOptions as OptimizerOptions
 from .run.predictions import OrderedPredictions as OrderedPredictions
 from .run.progress import RunProgress as RunProgress
 from .run.reproducible import StepSeed as StepSeed

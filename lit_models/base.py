@@ -7,7 +7,6 @@ ranks is the gradient of the one large batch, also where the ranks' shares diffe
 """
 
 import inspect
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -105,7 +104,7 @@ class LitModule(QuickHookNames):
         # Kept out of the checkpoint: on resume the command line decides, and a checkpoint loads
         # with weights_only=True.
         # A checkpoint holds the weights that `pretrained` names; loading it needs no other file.
-        ignore = ["optimizer", "lr_scheduler", "metrics", "pretrained"]
+        ignore = ["optimizer", "lr_scheduler", "metrics", "pretrained", "network"]
         self.save_hyperparameters(ignore=ignore, logger=False)
         check_ranges(self.hparams)
         self.optimizer = optimizer
@@ -120,8 +119,7 @@ class LitModule(QuickHookNames):
             "test": WeightedMeans(),
         }
         self._window = AccumulationWindow([])
-        self._options: dict[str, Any] = {}
-        self._resumed: dict[str, Any] | None = None
+        self._has_open_length = False
         self._needs_rows = False
         self.scores: dict[str, float] = {}
 
@@ -198,14 +196,9 @@ class LitModule(QuickHookNames):
                 scaler.check_single_precision(name.removesuffix("_scaler"), device.type)
 
     def on_train_start(self) -> None:
-        """Puts the options of a resumed run in force, and tells a schedule the run's length."""
-        optimizer = self.trainer.optimizers[0]
-        schedules = self.trainer.lr_scheduler_configs
-        schedule: Any = schedules[0].scheduler if schedules else None
-        if self._resumed is not None:
-            rates.restore_options(optimizer, schedule, self._options, self._resumed)
-            self._resumed = None
-        rates.tell_length(schedule, self.lr_scheduler, self._options, self.trainer)
+        """Tells a schedule without a length that of the run, which may be longer than before."""
+        if self._has_open_length:
+            rates.tell_length(self.trainer.lr_scheduler_configs[0].scheduler, self.trainer)
         self._window = AccumulationWindow(self.parameters())
         self._needs_rows = any(isinstance(m, nn.BatchNorm1d) for m in self.modules())
 
@@ -259,29 +252,12 @@ class LitModule(QuickHookNames):
         return {"prediction": output.preds, "target": output.target}
 
     def on_train_epoch_end(self) -> None:
-        """Logs the means of the epoch.
-
-        Raises:
-            InputError: If the loss is not finite.
-        """
-        means = self._take_means("train")
-        self.log_dict(means, sync_dist=True)
-        self._check_finite("train/loss", means.get("train/loss"))
-
-    def _check_finite(self, name: str, loss: Tensor | None) -> None:
-        if loss is None or math.isfinite(value := float(loss)):
-            return
-        raise InputError(
-            f"{name} is {value} at epoch {self.current_epoch}, step {self.global_step}: lower "
-            "--model.optimizer.lr, or add --trainer.gradient_clip_val 1"
-        )
+        """Logs the means of the epoch."""
+        self.log_dict(self._take_means("train"), sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
         """Lets the metrics add up in the widest type there is."""
         accumulate_in(self.val_metrics, widest_float(self.device))
-        sums = self._means["train"].sums
-        if LOSS in sums:
-            self._check_finite("train/loss", self._sum_over_ranks(sums[LOSS]))
 
     def on_test_epoch_start(self) -> None:
         """Lets the metrics add up in the widest type there is."""
@@ -290,8 +266,6 @@ class LitModule(QuickHookNames):
     def on_validation_epoch_end(self) -> None:
         """Logs means and metrics of the validation set."""
         self._log_evaluation("val", self.val_metrics)
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            self._check_finite("val/loss", torch.tensor(self.scores.get("val/loss", 0.0)))
 
     def on_test_epoch_end(self) -> None:
         """Logs means and metrics of the test set."""
@@ -320,18 +294,13 @@ class LitModule(QuickHookNames):
         return reduced
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the sums of an unfinished epoch, and what the optimizer was built with."""
+        """Keeps the sums of an unfinished epoch, so that a resumed epoch reports all of it."""
         sums = {name: self._sum_over_ranks(v) for name, v in self._means["train"].sums.items()}
         checkpoint["train_sums"] = {name: value.cpu() for name, value in sums.items()}
-        checkpoint["optimizer_options"] = self._options
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the sums of an unfinished epoch back; rank 0 holds them for all ranks."""
-        if self._trainer is None:
-            return
-        if self.trainer.state.fn == "fit":
-            self._resumed = checkpoint.get("optimizer_options", {})
-        if self.trainer.is_global_zero:
+        if self._trainer is not None and self.trainer.is_global_zero:
             sums = checkpoint.get("train_sums", {})
             self._means["train"].sums = {k: value.to(self.device) for k, value in sums.items()}
 
@@ -364,10 +333,9 @@ class LitModule(QuickHookNames):
             optimizer.exempt(self)
         allow_fused_clipping(optimizer, trainer)
         if self.lr_scheduler is None:
-            self._options = rates.options_of(optimizer)
             return optimizer
         scheduler = rates.make_schedule(self.lr_scheduler, optimizer, length)
-        self._options = rates.options_of(optimizer, scheduler)
+        self._has_open_length = rates.has_open_length(scheduler, self.lr_scheduler)
         config = rates.schedule_config(scheduler, self.lr_scheduler_interval, trainer)
         return {"optimizer": optimizer, "lr_scheduler": config}
 

@@ -160,7 +160,7 @@ def test_command(tmp_path, monkeypatch, capsys):
         assert snapshot(run).keys() == before.keys()
 
     best = [*options, "--ckpt_path", "best"]
-    refuse("--format must be torch or onnx, got 'tflite'", *best, "--format", "tflite")
+    refuse("--format must be torch, onnx or diffusers, got 'tflite'", *best, "--format", "tflite")
     refuse("--format needs a value", *best, "--format")
     refuse("no folder 'nowhere' for --output; make it first", *best, "--output=nowhere/a.pt2")
     refuse("export needs --ckpt_path", *options)

@@ -1,45 +1,50 @@
-"""``best.ckpt``, whatever else is kept beside it."""
+"""``best.ckpt``, also among several."""
 
 import os
-import shutil
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-_BEST = "best.ckpt"
-
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's, whose best checkpoint is ``best.ckpt`` for every ``save_top_k``.
+    """Lightning's ModelCheckpoint, with ``best.ckpt`` as the best also where it keeps several.
 
-    With ``save_top_k`` other than 1 every checkpoint has its epoch and step in its name, and
-    ``best.ckpt`` is the best of them once more. Under one name the list of the k best would never
-    fill, and the last would be taken for the best (lightning 2.6.6).
+    Under one fixed name every checkpoint would replace the one before, the best included. With
+    ``save_top_k`` other than 1 each has the epoch and step in its name, and ``best.ckpt`` is the
+    best of them.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.save_top_k != 1 and self.filename == Path(_BEST).stem:
-            self.filename = "{epoch:03d}-{step}"
-            self.auto_insert_metric_name = True
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Gives several checkpoints names of their own."""
+        if self.save_top_k not in (0, 1) and self.filename == "best":
+            self.filename = "epoch={epoch}-step={step}"
+        super().setup(trainer, pl_module, stage)
 
     @property
     def state_key(self) -> str:
-        """That of the class it replaces, so that its runs are continued."""
+        """That of Lightning's own, so that earlier runs are continued."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
-    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
-        super()._save_checkpoint(trainer, filepath)
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves, and names the best."""
+        super().on_validation_end(trainer, pl_module)
+        self._name_best(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves, and names the best."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self._name_best(trainer)
+
+    def _name_best(self, trainer: L.Trainer) -> None:
         best = Path(self.best_model_path)
-        if not trainer.is_global_zero or best.name == _BEST or not best.is_file():
+        if not trainer.is_global_zero or not best.is_file() or best.name == "best.ckpt":
             return
-        place = best.with_name(_BEST)
-        beside = place.with_suffix(".part")
-        beside.unlink(missing_ok=True)
-        try:
-            os.link(best, beside)
-        except OSError:  # a file system without links
-            shutil.copyfile(best, beside)
-        beside.replace(place)
+        link = best.with_name("best.ckpt")
+        if link.exists() and link.samefile(best):
+            return
+        # A second name for the same bytes; no moment without a best checkpoint.
+        made = best.with_name(".best.ckpt")
+        made.unlink(missing_ok=True)
+        os.link(best, made)
+        made.replace(link)

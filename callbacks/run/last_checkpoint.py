@@ -1,4 +1,4 @@
-"""``last.ckpt``: where a run stands, to continue it from; and a validation where it ends."""
+"""``last.ckpt``: where a run stands, to continue it from."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,6 @@ from lightning.pytorch.callbacks import Checkpoint
 
 class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt`` at every validation, every so many steps if asked, and at the end.
-
-    A fit ends with a validation, whatever ends it and whatever ``check_val_every_n_epoch`` says:
-    its last weights are judged, and can be the best.
 
     ``ModelCheckpoint(save_last=True)`` writes it only when a new best is found (lightning 2.6.6),
     so that a run could not be continued from where it stopped. Each save lies in a hook from which
@@ -28,15 +25,6 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_train_steps = every_n_train_steps
         self._saved_step = 0
-        self._every_n_epoch: int | None = None
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Notes the rhythm of validation, which the end of the run breaks."""
-        self._every_n_epoch = trainer.check_val_every_n_epoch
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Gives the rhythm of validation back."""
-        trainer.check_val_every_n_epoch = self._every_n_epoch
 
     def _save(self, trainer: L.Trainer) -> None:
         # The hooks of a step follow each other; only in the first is its state that of a resume.
@@ -53,26 +41,15 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Saves within an epoch, and has the run's last batch followed by a validation."""
-        if self._ends(trainer) and trainer.enable_validation:
-            if trainer.check_val_every_n_epoch is not None:
-                trainer.check_val_every_n_epoch = 1
-            trainer.should_stop = True  # Lightning validates before it stops within an epoch
+        """Saves within an epoch."""
         if self._is_due(trainer) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._save(trainer)
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         """Whether a save within an epoch is asked for, or the run ends here."""
         every = self.every_n_train_steps
-        return self._ends(trainer) or (every > 0 and trainer.global_step % every == 0)
-
-    @staticmethod
-    def _ends(trainer: L.Trainer) -> bool:
-        """Whether the run ends with the batch in progress."""
-        last_epoch = trainer.max_epochs is not None and trainer.max_epochs >= 0
-        last_epoch = last_epoch and trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
-        ends = last_epoch and trainer.is_last_batch
-        return ends or trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
+        ends = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
+        return ends or (every > 0 and trainer.global_step % every == 0)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves after a validation within an epoch."""

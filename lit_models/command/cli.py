@@ -18,8 +18,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.figures.loss_curves import LossCurves
 from callbacks.run.best_checkpoint import BestCheckpoint
+from callbacks.run.divergence import StopAtDivergence
 from callbacks.run.interrupt import GracefulInterrupt
 from callbacks.run.last_checkpoint import LastCheckpoint
+from callbacks.run.last_validation import LastValidation
+from callbacks.run.optimizer_options import OptimizerOptions
 from callbacks.run.predictions import OrderedPredictions
 from callbacks.run.progress import RunProgress
 from callbacks.run.reproducible import StepSeed
@@ -205,6 +208,9 @@ class LitCLI(LightningCLI):
         own: list[L.Callback] = [
             self.interrupt,
             StepSeed(int(config["seed_everything"])),
+            StopAtDivergence(),
+            LastValidation(),
+            OptimizerOptions(),
             LossCurves(),
             OrderedPredictions(),
         ]

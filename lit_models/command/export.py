@@ -25,19 +25,22 @@ from lit_models.base import LitModule
 from lit_models.command.arguments import prepare
 from lit_models.command.cli import LitCLI
 from lit_models.command.run_folder import RunFolder
+from lit_models.ddpm import LitDDPM
 from lit_models.weights.checkpoints import check_compatible
+from lit_models.weights.diffusers_unet import save_diffusers
 
 USAGE = """\
 usage: lit-models export --ckpt_path best|last|FILE [--config NAME_OR_FILE ...]
-                         [--format torch|onnx] [--output FILE]
+                         [--format torch|onnx|diffusers] [--output FILE]
 
-  --format torch   a torch.export program, read by torch.export.load (default)
-  --format onnx    an ONNX graph; needs `pip install 'lit-models[export]'`
-  --output FILE    model.pt2 or model.onnx in the run's folder by default
+  --format torch       a torch.export program, read by torch.export.load (default)
+  --format onnx        an ONNX graph; needs `pip install 'lit-models[export]'`
+  --format diffusers   a folder of a U-Net and its scheduler, for LitDDPM alone
+  --output FILE        model.pt2, model.onnx or diffusers/ in the run's folder by default
 
 Options of the model and its data are those of the checkpoint's run."""
 
-_SUFFIXES = {"torch": ".pt2", "onnx": ".onnx"}
+_NAMES = {"torch": "model.pt2", "onnx": "model.onnx", "diffusers": "diffusers"}
 _NUM_ROWS = 4
 _TOLERANCE = 1e-4  # of the largest output; float32 rounds to about 1e-7 per operation
 
@@ -130,8 +133,8 @@ def export(argv: Sequence[str]) -> None:
         return
     given, rest = _own_options(argv)
     kind = given.get("--format", "torch")
-    if kind not in _SUFFIXES:
-        raise InputError(f"--format must be torch or onnx, got {kind!r}")
+    if kind not in _NAMES:
+        raise InputError(f"--format must be torch, onnx or diffusers, got {kind!r}")
     line = prepare(["export", *rest, "--wandb.mode", "disabled"])
     if line.checkpoint is None:
         raise InputError("export needs trained weights: --ckpt_path best, last or FILE")
@@ -140,12 +143,28 @@ def export(argv: Sequence[str]) -> None:
     assert cli.checkpoint is not None
     check_compatible(line.checkpoint, cli.checkpoint, cli.model)
     cli.model.load_state_dict(cli.checkpoint["state_dict"])
-    default = (line.run_dir or line.checkpoint.parent) / f"model{_SUFFIXES[kind]}"
+    default = (line.run_dir or line.checkpoint.parent) / _NAMES[kind]
     output = Path(given.get("--output", default))
     if not output.parent.is_dir():
         raise InputError(f"no folder {str(output.parent)!r} for --output; make it first")
+    if kind == "diffusers":
+        _write_diffusers(cli.model, output)
+        return
     error = write(cli.model, cli.datamodule, kind, output)
     sys.stdout.write(f"{output}: {kind}, at most {error:.1e} from the model's own output\n")
+
+
+def _write_diffusers(model: Any, folder: Path) -> None:
+    """Writes the folder, whole or not at all."""
+    if not isinstance(model, LitDDPM):
+        raise InputError(f"--format diffusers is for LitDDPM, not {type(model).__name__}")
+    try:
+        save_diffusers(model.eval().cpu(), folder)
+    except ValueError as error:
+        raise InputError(
+            f"{type(model).__name__} cannot be exported to diffusers: {error}"
+        ) from error
+    sys.stdout.write(f"{folder}: a U-Net and its scheduler for diffusers\n")
 
 
 def _own_options(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:

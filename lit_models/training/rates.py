@@ -1,4 +1,4 @@
-"""Optimizer and schedule of a fit: built as injected, timed as meant, and obeyed on resume.
+"""When a schedule advances, and how long it is.
 
 torch's schedules leave it to the loop when they advance. Those that speak of steps (``OneCycleLR``,
 ``CyclicLR`` and the schedules of :mod:`lit_models.optim`) advance at every optimizer step, all
@@ -13,16 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import lightning as L
-from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
 from datamodules.errors import InputError
 
 Interval = Literal["step", "epoch"]
 
 _PER_STEP = (OneCycleLR, CyclicLR)
-_PLAIN = (bool, int, float, str)
 
 
 def run_length(trainer: L.Trainer) -> float:
@@ -115,23 +113,24 @@ def schedule_config(
     return config
 
 
-def tell_length(
-    scheduler: Any, factory: Any, options: Mapping[str, Any], trainer: L.Trainer
-) -> None:
-    """Tells a schedule that was given no length that of the run, which may be longer than before.
+def has_open_length(scheduler: Any, factory: Callable[..., Any]) -> bool:
+    """Whether a schedule was given no length of its own."""
+    if isinstance(scheduler, OneCycleLR):
+        return _wants_length(factory)
+    return getattr(scheduler, "total_steps", 0) is None
+
+
+def tell_length(scheduler: Any, trainer: L.Trainer) -> None:
+    """Tells a schedule the length of the run.
 
     Args:
-        scheduler: The schedule, restored where a run is continued; or None.
-        factory: What made it.
-        options: What it was built with.
+        scheduler: The schedule, restored where a run is continued.
         trainer: Trainer of the fit.
     """
-    if isinstance(scheduler, OneCycleLR) and _wants_length(factory):
-        stretch_cycle(scheduler, int(trainer.estimated_stepping_batches))
-        return
-    if scheduler is None or options.get("schedule", {}).get("total_steps", 0) is not None:
-        return
     length = float(trainer.estimated_stepping_batches)
+    if isinstance(scheduler, OneCycleLR):
+        _stretch_cycle(scheduler, int(length))
+        return
     scheduler.total_steps = None if math.isinf(length) else int(length)
     if math.isinf(length) and trainer.is_global_zero:
         sys.stderr.write(
@@ -140,87 +139,7 @@ def tell_length(
         )
 
 
-def options_of(optimizer: Optimizer, scheduler: Any = None) -> dict[str, Any]:
-    """What optimizer and schedule were built with, as plain data for the checkpoint."""
-    groups = []
-    for group in optimizer.param_groups:
-        plain = {key: value for key, value in group.items() if key != "params" and _plain(value)}
-        groups.append(plain | {"lr": float(group.get("initial_lr", group["lr"]))})
-    options: dict[str, Any] = {"optimizer": type(optimizer).__name__, "groups": groups}
-    if scheduler is not None:
-        options["lr_scheduler"] = type(scheduler).__name__
-        options["schedule"] = {k: v for k, v in vars(scheduler).items() if _plain(v)}
-    return options
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_plain, value))
-    return value is None or isinstance(value, _PLAIN)
-
-
-def restore_options(
-    optimizer: Optimizer, scheduler: Any, now: Mapping[str, Any], then: Mapping[str, Any]
-) -> None:
-    """Puts the values that the command line changed back after a checkpoint was restored.
-
-    Args:
-        optimizer: The restored optimizer.
-        scheduler: The restored schedule, or None.
-        now: What both were built with.
-        then: What those of the checkpoint were built with; empty for an old checkpoint.
-
-    Raises:
-        InputError: If the optimizer is of another class.
-    """
-    if then and then["optimizer"] != now["optimizer"]:
-        raise InputError(
-            f"the checkpoint continues {then['optimizer']}, not {now['optimizer']}; give the "
-            "optimizer of its run, or start a new fit"
-        )
-    known = then.get("groups")
-    for i, (group, new) in enumerate(zip(optimizer.param_groups, now["groups"], strict=True)):
-        # An old checkpoint has no record; there, what a schedule does not move is what was given.
-        old = dict(group) | {"lr": group.get("initial_lr", group["lr"])}
-        old = old if known is None else known[i]
-        for key in set(new) - {"lr", "initial_lr"}:
-            if key in group and new[key] != old.get(key):
-                group[key] = new[key]
-        if new["lr"] != old["lr"]:
-            _change_rate(group, float(old["lr"]), new["lr"], scheduler)
-    if scheduler is None:
-        return
-    if then and then.get("lr_scheduler") == now["lr_scheduler"]:
-        for name, value in now["schedule"].items():
-            if value != then["schedule"].get(name) and name not in ("_last_lr", "total_steps"):
-                setattr(scheduler, name, value)
-    if hasattr(scheduler, "base_lrs") and "initial_lr" in optimizer.param_groups[0]:
-        scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-    if isinstance(scheduler, LambdaLR):
-        for group, base, factor in zip(
-            optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
-        ):
-            _set_rate(group, float(base) * factor(scheduler.last_epoch))
-    scheduler._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
-
-
-def _change_rate(group: dict[str, Any], old: float, new: float, scheduler: Any) -> None:
-    """A new rate, at the place of the schedule where the old one stood."""
-    scheduled = scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau)
-    share = float(group["lr"]) / old if scheduled and old > 0 else 1.0
-    _set_rate(group, new * share)
-    if "initial_lr" in group:
-        group["initial_lr"] = new
-
-
-def _set_rate(group: dict[str, Any], rate: float) -> None:
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
-
-
-def stretch_cycle(scheduler: OneCycleLR, length: int) -> None:
+def _stretch_cycle(scheduler: OneCycleLR, length: int) -> None:
     """Gives a restored cycle, which holds the steps of its first run, another length."""
     old = scheduler.total_steps
     for phase in scheduler._schedule_phases:
