@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
+from datamodules.files.frames import plain_frame
 from datamodules.files.whole_file import whole_file
-from datamodules.loading.loader import TensorLoader
+from datamodules.loading.loader import EpochCount, TensorLoader
+from datamodules.seeds import split_seed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Split = Literal["train", "val", "test", "predict"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test", "predict")
 _STAGE_SPLITS: dict[str, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
@@ -38,12 +39,6 @@ class Reference(NamedTuple):
 
     value: float
     how: str
-
-
-def split_seed(seed: int, split: str) -> int:
-    """Seed of one split: a pure function of its arguments, unrelated between splits and seeds."""
-    key = [seed, SPLITS.index(split)] if split in SPLITS else [seed, *split.encode()]
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
 class LitDataModule(L.LightningDataModule, Generic[B]):
@@ -79,6 +74,7 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         self.drop_last = drop_last
         self._splits: dict[Split, B] = {}
         self._trained_rows: Tensor | None = None
+        self._plain_epochs = EpochCount()
 
     def __str__(self) -> str:
         # Lightning's would make every loader, and so every split, to print their sizes.
@@ -208,12 +204,11 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         batch_size: int,
         shuffle: bool = False,
         drop_last: bool = False,
-        make: Callable[..., Any] = TensorLoader,
+        make: Callable[..., Any] | None = None,
     ) -> Any:
+        """A loader of a split; ``make`` makes another kind than :meth:`_make_loader`."""
         rank, world_size = self.rank_and_world_size
-        if shuffle and len(data[0]) < world_size:
-            raise InputError(f"{len(data[0])} training rows cannot feed {world_size} devices")
-        return make(
+        loader = (make or self._make_loader)(
             data,
             batch_size,
             shuffle=shuffle,
@@ -222,6 +217,18 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
             rank=rank,
             world_size=world_size,
         )
+        if shuffle and self.trainer is None:
+            loader.sampler.epochs = self._plain_epochs
+        elif shuffle and getattr(self.trainer, "overfit_batches", 0) > 0:
+            loader.sampler.epochs = None
+        return loader
+
+    def _make_loader(self, data: Any, batch_size: int, **options: Any) -> Any:
+        """Loader of the batches of this data; a subclass with another kind overrides it."""
+        if options["shuffle"] and len(data[0]) < options["world_size"]:
+            devices = options["world_size"]
+            raise InputError(f"{len(data[0])} training rows cannot feed {devices} devices")
+        return TensorLoader(data, batch_size, **options)
 
     @property
     def rank_and_world_size(self) -> tuple[int, int]:
@@ -254,14 +261,4 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         Returns:
             One row per sample; a wide output becomes ``name_1``, ``name_2``, ...
         """
-        import pandas as pd  # a third of a second that a fit need not wait for
-
-        columns: dict[str, np.ndarray[Any, Any]] = {}
-        for name, tensor in outputs.items():
-            values = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
-            if values.ndim == 1 or values.shape[1] == 1:
-                columns[name] = values.reshape(len(values))
-            else:
-                flat = values.reshape(len(values), -1)
-                columns |= {f"{name}_{i + 1}": flat[:, i] for i in range(flat.shape[1])}
-        return pd.DataFrame(columns)
+        return plain_frame(outputs)

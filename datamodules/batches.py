@@ -126,6 +126,11 @@ class GraphSeriesBatch(NamedTuple):
     edge_index: Tensor
     edge_weight: Tensor | None
 
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Fields without rows: the one graph that all windows live on."""
+        return ("edge_index", "edge_weight")
+
 
 class SampleBatch(NamedTuple):
     """Samples of a distribution to be learned by a generative model.

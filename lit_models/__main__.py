@@ -92,7 +92,7 @@ def _dispatch(argv: list[str]) -> int:
         known = ", ".join((*COMMANDS, "list"))
         sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
         return 2
-    from lit_models.command.startup import light_lightning
+    from lit_models.training.startup import light_lightning
 
     with light_lightning():
         from lit_models.command.run import run

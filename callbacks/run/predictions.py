@@ -11,6 +11,9 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from datamodules.errors import InputError
+from datamodules.files.frames import write_frame
+
 
 class OrderedPredictions(BasePredictionWriter):
     """Writes the predictions into the run's folder: one row per sample, in the order of the data.
@@ -32,7 +35,10 @@ class OrderedPredictions(BasePredictionWriter):
     ) -> None:
         """Gathers, sorts and writes."""
         loader: Any = trainer.predict_dataloaders
-        rows = [loader.rows(index) for index in range(len(predictions))]
+        if hasattr(loader, "rows"):
+            rows = [loader.rows(index) for index in range(len(predictions))]
+        else:
+            rows = _rows_in_turn(predictions, trainer)
         parts = self._gather((rows, [_to_cpu(outputs) for outputs in predictions]), trainer)
         if not trainer.is_global_zero:
             return
@@ -43,7 +49,10 @@ class OrderedPredictions(BasePredictionWriter):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        path = datamodule.write_predictions(columns, folder)
+        if hasattr(datamodule, "write_predictions"):
+            path = datamodule.write_predictions(columns, folder)
+        else:
+            path = write_frame(columns, folder)
         sys.stdout.write(f"\npredictions: {path}\n")
 
     @staticmethod
@@ -53,6 +62,19 @@ class OrderedPredictions(BasePredictionWriter):
         parts = [None] * trainer.world_size if trainer.is_global_zero else None
         dist.gather_object(part, parts)
         return parts or []
+
+
+def _rows_in_turn(predictions: Sequence[Any], trainer: L.Trainer) -> list[Tensor]:
+    """Row numbers of a loader that does not tell them: one process reads them in turn."""
+    if trainer.world_size > 1:
+        raise InputError(
+            "the loader has no rows(batch_idx), so several devices cannot order its predictions; "
+            "add --trainer.devices 1"
+        )
+    if predictions and isinstance(predictions[0], list):
+        raise InputError("predictions of several loaders have no common order; give one loader")
+    sizes = [len(next(iter(outputs.values()))) for outputs in predictions]
+    return list(torch.split(torch.arange(sum(sizes)), sizes))
 
 
 def _to_cpu(outputs: dict[str, Tensor]) -> dict[str, Tensor]:

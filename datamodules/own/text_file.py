@@ -24,6 +24,7 @@ from datamodules.loading.masking import (
     join_pairs,
 )
 from datamodules.own.prompts import PromptTemplate, completion_frame, prompt_batch, read_lines
+from datamodules.seeds import seed_of
 
 
 class WindowLoader(TensorLoader[TokenBatch]):
@@ -51,7 +52,7 @@ class WindowLoader(TensorLoader[TokenBatch]):
         """This rank's share of a batch of windows."""
         offset = 0
         if self.shifted:
-            key = hash((self.seed, self.sampler.epoch)) & (2**63 - 1)
+            key = seed_of(self.seed, self.sampler.epoch)
             generator = torch.Generator().manual_seed(key)
             offset = int(torch.randint(self.length, (), generator=generator))
         starts = offset + self._share(order, batch_idx).numpy() * self.length

@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -241,18 +241,9 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         if self.rank_and_world_size[0] == 0:
             warnings.warn(f"{where} ({count} such {side} tokens); read as [UNK]", stacklevel=2)
 
-    def _loader(
-        self,
-        data: SequencePairBatch,
-        batch_size: int,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        make: Callable[..., Any] = BucketLoader,
-    ) -> Any:
-        rank, world_size = self.rank_and_world_size
-        return make(
-            data, batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size
-        )
+    def _make_loader(self, data: Any, batch_size: int, **options: Any) -> BucketLoader:
+        del options["drop_last"]  # the remainder joins another batch
+        return BucketLoader(data, batch_size, **options)
 
     def state_dict(self) -> dict[str, Any]:
         """Fingerprint of the vocabularies, kept in the checkpoint."""

@@ -103,7 +103,7 @@ def check_fit(trainer: L.Trainer, model: L.LightningModule, datamodule: Any) -> 
     if isinstance(model, LitModule):
         _check_batches(model, datamodule)
         try:
-            model.configure_optimizers()
+            model.check_optimizers(trainer)
         except (TypeError, ValueError) as error:
             raise InputError(f"optimizer or lr_scheduler: {error}; give it with --model") from error
     every = trainer.val_check_interval

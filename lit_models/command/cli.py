@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -30,9 +30,9 @@ from callbacks.run.run_report import RunReport
 from callbacks.run.tracking import RunConfig, versions
 from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
+from lit_models.base import LitModule
 from lit_models.command.arguments import CommandLine, class_arguments, named_class, prepare
 from lit_models.command.checks import check_fit, check_names, check_pair, check_ranges
-from lit_models.command.lightning_repairs import Unprofiled, hide_empty_hooks
 from lit_models.command.linking import link_sizes, size_of
 from lit_models.command.loggers import WandbOptions, run_loggers
 from lit_models.command.messages import one_line, quiet
@@ -43,6 +43,7 @@ from lit_models.command.run_folder import (
     is_child_rank,
     new_run_id,
 )
+from lit_models.training.lightning_repairs import Unprofiled, hide_empty_hooks
 from lit_models.weights.checkpoints import (
     WholeCheckpointIO,
     check_compatible,
@@ -103,6 +104,11 @@ class LitCLI(LightningCLI):
         parser.add_argument("--test_after_fit", type=bool, default=True, help="Test after a fit.")
         parser.add_argument(
             "--test_metrics", type=list[str], default=[], help="Metrics that head the table."
+        )
+        parser.add_argument(
+            "--lr_scheduler_interval",
+            type=Literal["step", "epoch"] | None,
+            help="When the schedule advances; unset as its class means it.",
         )
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
@@ -243,6 +249,8 @@ class LitCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Checks data and checkpoint before the run's folder exists."""
+        if isinstance(self.model, LitModule):
+            self.model.lr_scheduler_interval = self._own_config["lr_scheduler_interval"]
         if self.trainer.precision == "64-true":
             # Lightning restores a checkpoint before it converts the model: weights would round.
             self.model.double()

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger
 
 from callbacks.run.tracking import MetricsCSV
 from datamodules.errors import InputError
-from lit_models.command.lightning_repairs import RunWandbLogger
+from lit_models.training.lightning_repairs import RunWandbLogger
 
 _WANDB_MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
 

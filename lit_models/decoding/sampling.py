@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from datamodules.seeds import seed_of
 from lit_models.layers.attention import KeyValueCache
 
 
@@ -204,7 +205,7 @@ def _draws(batch: int, num_tokens: int, seed: int, rows: Tensor | None) -> Tenso
         [
             torch.rand(
                 num_tokens,
-                generator=generator.manual_seed(hash((seed, number)) & (2**63 - 1)),
+                generator=generator.manual_seed(seed_of(seed, number)),
             )
             for number in numbers
         ]
