@@ -91,8 +91,10 @@ def _dispatch(argv: list[str]) -> int:
         known = ", ".join((*COMMANDS, "list"))
         sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
         return 2
+    from lit_models.command.environment import provide_home
     from lit_models.command.startup import light_lightning
 
+    provide_home()
     with light_lightning():
         from lit_models.command.run import run
 

@@ -89,7 +89,11 @@ def test_best_and_last_take_the_options_of_their_run(fitted, capsys):
     assert "val/mse" in json.loads((fitted / "validate.json").read_text())["metrics"]
 
 
-def test_a_checkpoint_alone_is_enough(fitted):
+def test_a_checkpoint_alone_is_enough(in_tmp):
+    options = ["--model", "LitLinearRegression", "--data", "LinearDataModule"]
+    options += ["--data.num_samples", "99", "--trainer.max_epochs", "1", "--run_id", "first"]
+    assert main(["fit", *options]) == 0
+    fitted = in_tmp / "runs" / "LitLinearRegression" / "first"
     path = fitted / "checkpoints" / "best.ckpt"
     assert main(["predict", "--ckpt_path", str(path)]) == 0
     table = pd.read_csv(fitted / "predictions.csv")
@@ -97,6 +101,27 @@ def test_a_checkpoint_alone_is_enough(fitted):
     mse = ((table["prediction"] - table["target"]) ** 2).mean()
     results = json.loads((fitted / "results.json").read_text())
     assert mse == pytest.approx(results["metrics"]["test/mse"], rel=1e-5)
+
+
+def test_the_configuration_of_a_continued_run_starts_a_run_of_its_own(fitted, capsys):
+    again = ["--ckpt_path", "last", "--trainer.max_epochs", "5"]
+    assert main(["fit", "--config", CONFIG, *again]) == 0
+    before = (fitted / "results.json").read_bytes()
+    saved = yaml.safe_load((fitted / "config.yaml").read_text())
+    assert saved["ckpt_path"] is None
+    assert saved["run_id"] is None
+    # As runs of earlier versions have written it.
+    saved |= {"ckpt_path": str(fitted / "checkpoints" / "last.ckpt"), "run_id": "first"}
+    (fitted.parents[2] / "old.yaml").write_text(yaml.safe_dump(saved))
+    for config in (fitted / "config.yaml", "old.yaml"):
+        assert main(["fit", "--config", str(config), "--seed_everything", "3"]) == 0
+    assert (fitted / "results.json").read_bytes() == before
+    runs = [path for path in (fitted.parent).iterdir() if path != fitted]
+    assert len(runs) == 2
+    for run in runs:
+        results = json.loads((run / "results.json").read_text())
+        assert (results["seed"], results["optimizer_steps"]) == (3, 30)
+    assert main(["test", "--config", "old.yaml", "--ckpt_path", "best"]) == 0
 
 
 def test_newest_run_is_taken(fitted):

@@ -61,6 +61,9 @@ def prepare(argv: Sequence[str]) -> CommandLine:
     configs = [find_config(value or "") for name, value in options if name in ("--config", "-c")]
     others = [(name, value) for name, value in options if name not in ("--config", "-c")]
     layers = [load_yaml(path) for path in configs]
+    resolved = [layer for layer in layers if _is_resolved(layer)]
+    for layer in resolved:  # a further run from it is neither called so nor continues another
+        layer["ckpt_path"] = layer["run_id"] = None
     experiment = _last(others, "--experiment") or _experiment(configs, layers, others)
     line = CommandLine(given=list(argv), args=[])
     others = [option for option in others if option[0] != "--ckpt_path"]
@@ -75,8 +78,10 @@ def prepare(argv: Sequence[str]) -> CommandLine:
             check_found(run_config, own, [*layers, *({name: value} for name, value in others)])
             configs[1:1], layers[1:1] = [run_config], [own]
             experiment = experiment or _setting(layers, "experiment")
-    if name is not None:
+    if name is not None or resolved:
         others.append(("--ckpt_path", str(line.checkpoint or "null")))
+    if resolved:
+        others.insert(0, ("--run_id", "null"))
     if command in ("validate", "test"):
         others.insert(0, ("--verbose", "false"))  # the report prints a table of its own
     for path, layer in zip(configs, layers, strict=True):
@@ -98,6 +103,12 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         if class_path is not None:
             line.classes[key] = class_path
     return line
+
+
+def _is_resolved(layer: dict[str, Any]) -> bool:
+    """Whether a configuration is the ``config.yaml`` that a run has written."""
+    trainer = layer.get("trainer")
+    return isinstance(trainer, dict) and trainer.get("default_root_dir") is not None
 
 
 def _checkpoint_name(

@@ -31,7 +31,7 @@ from lit_models.command.checks import check_fit, check_names, check_pair, check_
 from lit_models.command.classes import class_arguments, named_class
 from lit_models.command.lightning_repairs import Unprofiled, hide_empty_hooks
 from lit_models.command.linking import link_sizes, size_of
-from lit_models.command.loggers import WandbOptions, run_loggers
+from lit_models.command.loggers import WandbOptions, project_of, run_loggers
 from lit_models.command.messages import one_line, quiet
 from lit_models.command.run_folder import (
     RUN_DIR_VARIABLE,
@@ -161,6 +161,7 @@ class LitCLI(LightningCLI):
                     f"with --ckpt_path {self.run_dir}/checkpoints/last.ckpt"
                 )
         os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+        config["wandb"]["project"] = project_of(config["wandb"])  # a continued run keeps it
         for group in ("checkpoint", "last_checkpoint"):
             config[group]["dirpath"] = str(self.run_dir / "checkpoints")
         config["trainer"]["default_root_dir"] = str(self.run_dir)

@@ -61,6 +61,8 @@ def quiet() -> None:
         # Metrics of a finished run stand beside a continued one on purpose.
         r".*logs directory .* exists and is not empty.*",
         r".*Checkpoint directory .* exists and is not empty.*",
+        # A run folder may be moved; its checkpoints stay beside its config.yaml.
+        r".*The dirpath has changed from.*",
         # The launcher prepares sys.argv and passes it on.
         r".*LightningCLI's args parameter is intended.*",
         # A deprecation inside Lightning, of no concern to a user.
