@@ -63,12 +63,14 @@ def run_loggers(config: Any, run_dir: Path, fits: bool, resume_step: int | None)
     loggers: list[Logger] = []
     options = config["wandb"]
     mode = _wandb_mode(options["mode"])
-    if mode != "disabled" and not config["trainer"]["fast_dev_run"]:
-        os.environ.setdefault("WANDB_SILENT", "true")
-        if mode in _ONLINE and getattr(rank_zero_only, "rank", 0) == 0 and not _reachable():
-            mode = _without("its server does not answer", options["unreachable"])
-        loggers.append(_wandb(options, mode, config["experiment"], run_dir))
+    tracks = mode != "disabled" and not config["trainer"]["fast_dev_run"]
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    if tracks and first and mode in _ONLINE and not _reachable():
+        mode = _without("its server does not answer", options["unreachable"])
     os.environ["WANDB_MODE"] = mode
+    if tracks:
+        os.environ.setdefault("WANDB_SILENT", "true")
+        loggers.append(_wandb(options, mode, config["experiment"], run_dir))
     if fits:
         loggers.append(MetricsCSV(run_dir, resume_step))
     return loggers
@@ -147,6 +149,7 @@ def _reachable(seconds: float = 10.0) -> bool:
     import wandb
 
     url = wandb.setup().settings.base_url
+    wandb.teardown()  # its settings are read once, with the mode of that time
     answers: list[bool] = []
 
     def ask() -> None:
