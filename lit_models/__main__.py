@@ -92,6 +92,11 @@ def _dispatch(argv: list[str]) -> int:
         known = ", ".join((*COMMANDS, "list"))
         sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
         return 2
+    if sys.platform == "win32":
+        sys.stderr.write(
+            "lit-models: error: the command runs on Linux and macOS; on Windows use it in WSL\n"
+        )
+        return 2
     from lit_models.command.environment import provide_home
     from lit_models.command.startup import light_lightning
 

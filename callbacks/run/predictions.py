@@ -1,5 +1,6 @@
 """Predictions in one ordered file, whatever the number of ranks."""
 
+import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from datamodules.files.whole_file import whole_file
+
 
 class OrderedPredictions(BasePredictionWriter):
     """Writes the predictions into the run's folder: one row per sample, in the order of the data.
@@ -18,10 +21,14 @@ class OrderedPredictions(BasePredictionWriter):
     Every rank's outputs are gathered on rank zero and sorted by row number; the datamodule turns
     them into the units and labels of the user's file and names the file, ``predictions.csv`` where
     it has no other.
+
+    Args:
+        spreadsheet: Whether text that a spreadsheet would run as a formula gets a leading ``'``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spreadsheet: bool = False) -> None:
         super().__init__(write_interval="epoch")
+        self.spreadsheet = spreadsheet
 
     def write_on_epoch_end(
         self,
@@ -44,6 +51,8 @@ class OrderedPredictions(BasePredictionWriter):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         path = datamodule.write_predictions(columns, folder)
+        if self.spreadsheet and Path(path).suffix == ".csv":
+            quote_formulas(Path(path))
         sys.stdout.write(f"\npredictions: {path}\n")
 
     @staticmethod
@@ -53,6 +62,24 @@ class OrderedPredictions(BasePredictionWriter):
         parts = [None] * trainer.world_size if trainer.is_global_zero else None
         dist.gather_object(part, parts)
         return parts or []
+
+
+def quote_formulas(path: Path) -> None:
+    """Puts a ``'`` before each cell of a CSV file, titles too, that would run as a formula."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [[_quoted(cell) for cell in row] for row in csv.reader(file)]
+    with whole_file(path) as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _quoted(cell: str) -> str:
+    if not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def _to_cpu(outputs: dict[str, Tensor]) -> dict[str, Tensor]:

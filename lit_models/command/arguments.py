@@ -22,6 +22,12 @@ _CLASS_OPTIONS = {
     "--data.class_path": datamodules,
 }
 
+# One of them must be there where no configuration is.
+_STARTS = {"--model", "--data", "--model.class_path", "--ckpt_path", "--help", "-h"}
+
+# Lightning's own waits for a metric; torch's, of the same name, cannot.
+_SHORT = {"ReduceLROnPlateau": "lightning.pytorch.cli.ReduceLROnPlateau"}
+
 # Sections of a configuration that hold options, and no value.
 _GROUPS = ("trainer", "wandb", "checkpoint", "last_checkpoint")
 
@@ -64,6 +70,11 @@ def prepare(argv: Sequence[str]) -> CommandLine:
     resolved = [layer for layer in layers if _is_resolved(layer)]
     for layer in resolved:  # a further run from it is neither called so nor continues another
         layer["ckpt_path"] = layer["run_id"] = None
+    if not configs and not {name for name, _ in others} & _STARTS:
+        raise InputError(
+            f"{command} what? give --config NAME, such as `lit-models {command} --config lstm`; "
+            "`lit-models list` shows the names"
+        )
     experiment = _last(others, "--experiment") or _experiment(configs, layers, others)
     line = CommandLine(given=list(argv), args=[])
     others = [option for option in others if option[0] != "--ckpt_path"]
@@ -219,6 +230,8 @@ def _import_named_classes(layer: Any) -> None:
 
 def _full_class_path(option: str, value: str) -> str:
     """Class path of a short name given to ``--model`` or ``--data``."""
+    if option == "--model.lr_scheduler":
+        return _SHORT.get(value, value)
     package = _CLASS_OPTIONS.get(option)
     if package is None or not value.isidentifier():
         return value

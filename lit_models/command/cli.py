@@ -106,6 +106,12 @@ class LitCLI(LightningCLI):
         parser.add_argument(
             "--test_metrics", type=list[str], default=[], help="Metrics that head the table."
         )
+        parser.add_argument(
+            "--spreadsheet",
+            type=bool,
+            default=False,
+            help="Put ' before text in predictions.csv that a spreadsheet would run as a formula.",
+        )
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
@@ -211,7 +217,7 @@ class LitCLI(LightningCLI):
             LastValidation(),
             OptimizerOptions(),
             LossCurves(),
-            OrderedPredictions(),
+            OrderedPredictions(config["spreadsheet"]),
         ]
         given = options.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
