@@ -1,5 +1,6 @@
 """Predictions in one ordered file, whatever the number of ranks."""
 
+import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.files.frames import write_frame
+from datamodules.files.whole_file import whole_file
 
 
 class OrderedPredictions(BasePredictionWriter):
@@ -21,10 +23,14 @@ class OrderedPredictions(BasePredictionWriter):
     Every rank's outputs are gathered on rank zero and sorted by row number; the datamodule turns
     them into the units and labels of the user's file and names the file, ``predictions.csv`` where
     it has no other.
+
+    Args:
+        spreadsheet: Whether text that a spreadsheet would run as a formula gets a leading ``'``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spreadsheet: bool = False) -> None:
         super().__init__(write_interval="epoch")
+        self.spreadsheet = spreadsheet
 
     def write_on_epoch_end(
         self,
@@ -53,6 +59,8 @@ class OrderedPredictions(BasePredictionWriter):
             path = datamodule.write_predictions(columns, folder)
         else:
             path = write_frame(columns, folder)
+        if self.spreadsheet and Path(path).suffix == ".csv":
+            quote_formulas(Path(path))
         sys.stdout.write(f"\npredictions: {path}\n")
 
     @staticmethod
@@ -75,6 +83,24 @@ def _rows_in_turn(predictions: Sequence[Any], trainer: L.Trainer) -> list[Tensor
         raise InputError("predictions of several loaders have no common order; give one loader")
     sizes = [len(next(iter(outputs.values()))) for outputs in predictions]
     return list(torch.split(torch.arange(sum(sizes)), sizes))
+
+
+def quote_formulas(path: Path) -> None:
+    """Puts a ``'`` before each cell of a CSV file, titles too, that would run as a formula."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [[_quoted(cell) for cell in row] for row in csv.reader(file)]
+    with whole_file(path) as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _quoted(cell: str) -> str:
+    if not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def _to_cpu(outputs: dict[str, Tensor]) -> dict[str, Tensor]:

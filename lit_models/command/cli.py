@@ -31,10 +31,11 @@ from callbacks.run.tracking import RunConfig, versions
 from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
 from lit_models.base import LitModule
-from lit_models.command.arguments import CommandLine, class_arguments, named_class, prepare
+from lit_models.command.arguments import CommandLine, prepare
 from lit_models.command.checks import check_fit, check_names, check_pair, check_ranges
+from lit_models.command.classes import class_arguments, named_class
 from lit_models.command.linking import link_sizes, size_of
-from lit_models.command.loggers import WandbOptions, run_loggers
+from lit_models.command.loggers import WandbOptions, project_of, run_loggers
 from lit_models.command.messages import one_line, quiet
 from lit_models.command.run_folder import (
     RUN_DIR_VARIABLE,
@@ -43,6 +44,7 @@ from lit_models.command.run_folder import (
     is_child_rank,
     new_run_id,
 )
+from lit_models.command.trust import check_calls
 from lit_models.training.lightning_repairs import Unprofiled, hide_empty_hooks
 from lit_models.weights.checkpoints import (
     WholeCheckpointIO,
@@ -110,6 +112,12 @@ class LitCLI(LightningCLI):
             type=Literal["step", "epoch"] | None,
             help="When the schedule advances; unset as its class means it.",
         )
+        parser.add_argument(
+            "--spreadsheet",
+            type=bool,
+            default=False,
+            help="Put ' before text in predictions.csv that a spreadsheet would run as a formula.",
+        )
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
@@ -131,7 +139,9 @@ class LitCLI(LightningCLI):
         except InputError as error:
             raise InputError(f"{error}{self._close_options(str(error))}") from error
         command = self.config.get("subcommand")
-        check_ranges(self.config[command] if command else self.config)
+        config = self.config[command] if command else self.config
+        check_calls(config, self.command_line.found)
+        check_ranges(config)
 
     def _close_options(self, message: str) -> str:
         unknown = re.search(r"[Oo]ption '([\w.]+)' is not accepted", message)
@@ -167,6 +177,7 @@ class LitCLI(LightningCLI):
                     f"with --ckpt_path {self.run_dir}/checkpoints/last.ckpt"
                 )
         os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+        config["wandb"]["project"] = project_of(config["wandb"])  # a continued run keeps it
         for group in ("checkpoint", "last_checkpoint"):
             config[group]["dirpath"] = str(self.run_dir / "checkpoints")
         config["trainer"]["default_root_dir"] = str(self.run_dir)
@@ -212,7 +223,7 @@ class LitCLI(LightningCLI):
             LastValidation(),
             OptimizerOptions(),
             LossCurves(),
-            OrderedPredictions(),
+            OrderedPredictions(config["spreadsheet"]),
         ]
         given = options.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
