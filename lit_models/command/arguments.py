@@ -1,8 +1,6 @@
 """The command line before LightningCLI parses it: names become files, classes and checkpoints."""
 
 import difflib
-import importlib
-import inspect
 import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ import lit_models
 from datamodules.errors import InputError
 from lit_models.command.catalog import configs_root, find_config, load_yaml
 from lit_models.command.run_folder import resolve_checkpoint, run_dir_of
+from lit_models.command.trust import check_found
 
 _CLASS_OPTIONS = {
     "--model": lit_models,
@@ -22,8 +21,6 @@ _CLASS_OPTIONS = {
     "--data": datamodules,
     "--data.class_path": datamodules,
 }
-
-_GATHERED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 # Sections of a configuration that hold options, and no value.
 _GROUPS = ("trainer", "wandb", "checkpoint", "last_checkpoint")
@@ -39,6 +36,7 @@ class CommandLine:
         checkpoint: Checkpoint to continue or to score.
         run_dir: Folder of the run the checkpoint belongs to; None for a new run.
         classes: Class paths of ``model`` and ``data``.
+        found: Whether the run's own configuration is read without having been named.
     """
 
     given: list[str]
@@ -46,6 +44,7 @@ class CommandLine:
     checkpoint: Path | None = None
     run_dir: Path | None = None
     classes: dict[str, str] = field(default_factory=dict)
+    found: bool = False
 
 
 def prepare(argv: Sequence[str]) -> CommandLine:
@@ -71,8 +70,10 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         line.checkpoint = resolve_checkpoint(name, Path(runs_dir), experiment or "custom")
         line.run_dir, run_config = _own_run(line.checkpoint, experiment)
         if run_config is not None:
-            configs[1:1] = [run_config]
-            layers[1:1] = [load_yaml(run_config)]
+            own = load_yaml(run_config)
+            line.found = run_config not in configs
+            check_found(run_config, own, [*layers, *({name: value} for name, value in others)])
+            configs[1:1], layers[1:1] = [run_config], [own]
             experiment = experiment or _setting(layers, "experiment")
     if name is not None:
         others.append(("--ckpt_path", str(line.checkpoint or "null")))
@@ -131,34 +132,6 @@ def _check_groups(path: Path, layer: dict[str, Any]) -> None:
                 f"{path}: class_path of {group} is {reprlib.repr(class_path)}; give the name of a "
                 "class of the package, or a.b.C"
             )
-
-
-def named_class(class_path: str) -> Any:
-    """The class of a path such as ``lit_models.LitGPT``."""
-    module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
-def arguments_of(named: type) -> dict[str, inspect.Parameter]:
-    """Arguments of a class by name, those that ``**kwargs`` hands to its bases included."""
-    found: dict[str, inspect.Parameter] = {}
-    for owner in named.__mro__:
-        if "__init__" not in vars(owner):
-            continue
-        _, *own = inspect.signature(vars(owner)["__init__"]).parameters.values()
-        named_ones = (argument for argument in own if argument.kind not in _GATHERED)
-        found = {argument.name: argument for argument in named_ones} | found
-        if all(argument.kind is not inspect.Parameter.VAR_KEYWORD for argument in own):
-            break
-    return found
-
-
-def class_arguments(class_path: str) -> list[str]:
-    """Names of a class's arguments; none for a class that cannot be imported."""
-    try:
-        return list(arguments_of(named_class(class_path)))
-    except (ImportError, AttributeError, ValueError):
-        return []  # the parser names the class it cannot import
 
 
 def _last_class_path(layers: Sequence[dict[str, Any]], args: Sequence[str], key: str) -> str | None:

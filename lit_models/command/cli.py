@@ -26,8 +26,9 @@ from callbacks.run.run_report import RunReport
 from callbacks.run.tracking import RunConfig, versions
 from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
-from lit_models.command.arguments import CommandLine, class_arguments, named_class, prepare
+from lit_models.command.arguments import CommandLine, prepare
 from lit_models.command.checks import check_fit, check_names, check_pair, check_ranges
+from lit_models.command.classes import class_arguments, named_class
 from lit_models.command.lightning_repairs import Unprofiled, hide_empty_hooks
 from lit_models.command.linking import link_sizes, size_of
 from lit_models.command.loggers import WandbOptions, run_loggers
@@ -39,6 +40,7 @@ from lit_models.command.run_folder import (
     is_child_rank,
     new_run_id,
 )
+from lit_models.command.trust import check_calls
 from lit_models.weights.checkpoints import (
     WholeCheckpointIO,
     check_compatible,
@@ -121,7 +123,9 @@ class LitCLI(LightningCLI):
         except InputError as error:
             raise InputError(f"{error}{self._close_options(str(error))}") from error
         command = self.config.get("subcommand")
-        check_ranges(self.config[command] if command else self.config)
+        config = self.config[command] if command else self.config
+        check_calls(config, self.command_line.found)
+        check_ranges(config)
 
     def _close_options(self, message: str) -> str:
         unknown = re.search(r"[Oo]ption '([\w.]+)' is not accepted", message)

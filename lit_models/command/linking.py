@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 import lit_models
 from datamodules.errors import InputError
-from lit_models.command.arguments import arguments_of
+from lit_models.command.classes import arguments_of
 
 # Attributes of a datamodule, and arguments of a model, under one name.
 SIZES = (
