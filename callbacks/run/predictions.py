@@ -1,7 +1,7 @@
 """Predictions in one ordered file, whatever the number of ranks."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,9 @@ class OrderedPredictions(BasePredictionWriter):
         parts = self._gather((rows, [_to_cpu(outputs) for outputs in predictions]), trainer)
         if not trainer.is_global_zero:
             return
-        all_rows = torch.cat([row for rows, _ in parts for row in rows])
+        all_rows = [row for rows, _ in parts for row in rows]
         outputs = [output for _, outputs in parts for output in outputs]
-        order = torch.argsort(all_rows)
-        columns = {name: torch.cat([o[name] for o in outputs])[order] for name in outputs[0]}
+        columns = in_row_order(all_rows, outputs)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,6 +52,22 @@ class OrderedPredictions(BasePredictionWriter):
         parts = [None] * trainer.world_size if trainer.is_global_zero else None
         dist.gather_object(part, parts)
         return parts or []
+
+
+def in_row_order(
+    rows: Sequence[Tensor], outputs: Sequence[Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Joins the outputs of batches.
+
+    Args:
+        rows: Row numbers of each batch, ``(B,)``.
+        outputs: Columns of each batch by name, each ``(B, ...)``.
+
+    Returns:
+        Columns by name, in the order of the rows.
+    """
+    order = torch.argsort(torch.cat(list(rows)))
+    return {name: torch.cat([o[name] for o in outputs])[order] for name in outputs[0]}
 
 
 def _to_cpu(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
