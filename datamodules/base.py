@@ -1,5 +1,7 @@
 """What every datamodule shares: seeds, splits, loaders, the known optimum and its baseline."""
 
+import inspect
+import reprlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,6 +43,14 @@ class Reference(NamedTuple):
     how: str
 
 
+def _brief(value: Any) -> str:
+    """An argument as one types it; a table or an array by its shape."""
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"<{type(value).__name__} {tuple(shape)}>"
+    return reprlib.repr(value) if not isinstance(value, str) else repr(value)
+
+
 class LitDataModule(L.LightningDataModule, Generic[B]):
     """Base of all datamodules whose splits fit in memory.
 
@@ -54,6 +64,8 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         eval_batch_size: Rows per evaluation batch, over all devices.
         drop_last: Whether training leaves out the last batch of an epoch when it is not full.
     """
+
+    _given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
     def __init__(
         self,
@@ -76,9 +88,29 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         self._trained_rows: Tensor | None = None
         self._plain_epochs = EpochCount()
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> "LitDataModule[B]":
+        """Notes the arguments, for :meth:`__repr__`."""
+        made = super().__new__(cls)
+        made._given = (args, kwargs)
+        return made
+
+    def __repr__(self) -> str:
+        """The class with the arguments that differ from their defaults; nothing is read."""
+        args, kwargs = self._given
+        signature = inspect.signature(type(self))
+        given = signature.bind_partial(*args, **kwargs).arguments
+        shown = []
+        for name, value in given.items():
+            parameter = signature.parameters[name]
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                shown += [f"{key}={_brief(item)}" for key, item in value.items()]
+            elif repr(value) != repr(parameter.default):
+                shown.append(f"{name}={_brief(value)}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def __str__(self) -> str:
         # Lightning's would make every loader, and so every split, to print their sizes.
-        return type(self).__name__
+        return repr(self)
 
     @abstractmethod
     def make_split(self, split: Split) -> B:

@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,9 @@ class OrderedPredictions(BasePredictionWriter):
         parts = self._gather((rows, [_to_cpu(outputs) for outputs in predictions]), trainer)
         if not trainer.is_global_zero:
             return
-        all_rows = torch.cat([row for rows, _ in parts for row in rows])
+        all_rows = [row for rows, _ in parts for row in rows]
         outputs = [output for _, outputs in parts for output in outputs]
-        order = torch.argsort(all_rows)
-        columns = {name: torch.cat([o[name] for o in outputs])[order] for name in outputs[0]}
+        columns = in_row_order(all_rows, outputs)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +100,22 @@ def _quoted(cell: str) -> str:
     except ValueError:
         return f"'{cell}"
     return cell
+
+
+def in_row_order(
+    rows: Sequence[Tensor], outputs: Sequence[Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Joins the outputs of batches.
+
+    Args:
+        rows: Row numbers of each batch, ``(B,)``.
+        outputs: Columns of each batch by name, each ``(B, ...)``.
+
+    Returns:
+        Columns by name, in the order of the rows.
+    """
+    order = torch.argsort(torch.cat(list(rows)))
+    return {name: torch.cat([o[name] for o in outputs])[order] for name in outputs[0]}
 
 
 def _to_cpu(outputs: dict[str, Tensor]) -> dict[str, Tensor]:

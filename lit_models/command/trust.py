@@ -33,12 +33,19 @@ def check_found(path: Path, found: Any, named: Sequence[Any]) -> None:
         InputError: If it names a class of another package that the user does not name.
     """
     trusted = set(_classes(list(named)))
-    for text in _classes(found):
-        if "." in text and text.split(".")[0] not in KNOWN and text not in trusted:
+    for text in foreign_classes(found):
+        if text not in trusted:
             raise InputError(
                 f"{path} names {text}, which is neither of this project nor of torch or lightning; "
                 f"if you trust the file, name it with --config {path}"
             )
+
+
+def foreign_classes(config: Any) -> Iterator[str]:
+    """Class paths of a configuration that lead outside the known packages."""
+    for text in _classes(config):
+        if "." in text and text.split(".")[0] not in KNOWN:
+            yield text
 
 
 def _classes(config: Any, key: str = "") -> Iterator[str]:
