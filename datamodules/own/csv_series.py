@@ -302,7 +302,7 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
     def _rival_errors(self) -> dict[str, Errors]:
         """Errors of each rival; the ridge regression is that of the target as it stands."""
         plain = self._scaler.power is None
-        scales = self._scales if plain else series_scales(self, self._table, None)
+        scales = self._scales if plain else series_scales(self, self._table, None, recall=False)
         rows = self._rows if plain else self.rows_with(scales)
         scaler = Scaler(scales[0][:1], scales[1][:1])
         ridge = self.linear_start

@@ -23,7 +23,7 @@ _SAMPLE = 20_000
 
 
 def series_scales(
-    data: "CSVSeriesDataModule", table: "SeriesTable", power: Power | None
+    data: "CSVSeriesDataModule", table: "SeriesTable", power: Power | None, recall: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and standard deviation of each channel, ``(S, D)``, and the naive error, ``(S,)``.
 
@@ -34,8 +34,9 @@ def series_scales(
         data: The options, and what a run knows.
         table: The rows.
         power: Transform of the target before it is scaled.
+        recall: Whether to take the scales that a run remembers; else those of the file at hand.
     """
-    known = data._known
+    known = data._known if recall else {}
     same = not known
     starts = table.offsets[:-1]
     ends = data._bounds["train"][1] if same else table.ends
