@@ -26,12 +26,11 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.nn import GATConv, GATv2Conv
-from torchmetrics import Accuracy
 
 from datamodules.batches import GraphBatch
-from lit_models.base import LitModule, StepOutput
+from lit_models.graph_network import LitGraphModel, Task, task_metrics
 from lit_models.layers.graph import FeatureDropout, FeatureLinear
-from lit_models.metrics.scores import CrossEntropy
+from lit_models.layers.standardize import Standardize
 
 Attention = tuple[Tensor, Tensor]
 
@@ -47,14 +46,8 @@ def attention_layer(
 ) -> Any:
     """One layer of torch-geometric that also takes sparse features.
 
-    Args:
-        in_features: Width of a node's state.
-        out_features: Width W of a head.
-        num_heads: Number H of heads.
-        concat: Whether heads stand side by side; else they are averaged.
-        dropout: Probability of dropping an attention weight.
-        v2: Whether the attention is the second version's.
-        skip: Whether to add a linear map of a node's own state.
+    ``concat`` puts its heads side by side; else they are averaged. The other arguments are those of
+    :class:`LitGAT`.
     """
     make = GATv2Conv if v2 else GATConv
     layer = make(
@@ -69,22 +62,7 @@ def attention_layer(
 
 
 class GAT(nn.Module):
-    """A stack of attention layers with dropout before each.
-
-    Args:
-        in_features: Number F of node features.
-        hidden_size: Width W of a head.
-        out_features: Number of outputs per node.
-        num_heads: Number H of heads of the hidden layers.
-        num_out_heads: Number of heads of the last layer, which averages them.
-        num_layers: Number of layers.
-        dropout: Probability of dropping an input of a layer or an attention weight.
-        v2: Whether the attention is the second version's.
-        skip: Whether to add a linear map of a node's own state to each layer.
-        encoder_size: Width of a perceptron layer before the first attention layer; 0 for none.
-
-    Raises:
-        ValueError: If a size is not positive.
+    """A stack of attention layers with dropout before each; arguments as for :class:`LitGAT`.
 
     Shape:
         Input ``(N, F)``, dense or sparse, and edges ``(2, E)``; output ``(N, out_features)``.
@@ -135,12 +113,12 @@ class GAT(nn.Module):
         return x, states, attention
 
 
-class LitGAT(LitModule):
+class LitGAT(LitGraphModel):
     """Classifies the nodes of graphs with a graph attention network.
 
     Args:
         in_features: Number F of node features.
-        num_classes: Number K of classes.
+        num_classes: Number K of classes, or of labels or numbers of a node.
         hidden_size: Width W of a head.
         num_heads: Number H of heads of the hidden layers.
         num_out_heads: Number of heads of the last layer, which averages them.
@@ -150,6 +128,7 @@ class LitGAT(LitModule):
             node in an order of its own.
         skip: Whether to add a linear map of a node's own state to each layer.
         encoder_size: Width of a perceptron layer before the first attention layer; 0 for none.
+        task: Whether a node has a class, several labels at once, or one or more numbers.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -172,14 +151,14 @@ class LitGAT(LitModule):
         v2: bool = False,
         skip: bool = False,
         encoder_size: int = 0,
+        task: Task = "classification",
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        metrics = {
-            "accuracy": Accuracy(task="multiclass", num_classes=num_classes, average="micro"),
-            "cross_entropy": CrossEntropy(),
-        }
-        super().__init__(metrics, optimizer, lr_scheduler)
+        super().__init__(task_metrics(task, num_classes), optimizer, lr_scheduler)
+        self.task = task
+        if task == "regression":
+            self.y_scaler = Standardize(num_classes)
         self.net = GAT(
             in_features,
             hidden_size,
@@ -194,9 +173,9 @@ class LitGAT(LitModule):
         )
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        """Logits, ``(N, K)``."""
-        logits: Tensor = self.net(x, edge_index)[0]
-        return logits
+        """Logits, or numbers in the units of the data, ``(N, K)``."""
+        out: Tensor = self.net(x, edge_index)[0]
+        return self.y_scaler.inverse(out) if self.task == "regression" else out
 
     def embeddings(self, batch: GraphBatch) -> Tensor:
         """States of the last hidden layer, ``(N, H W)``."""
@@ -208,18 +187,7 @@ class LitGAT(LitModule):
         attention: list[Attention] = self.net(batch.x, batch.edge_index)[2]
         return attention
 
-    def step(self, batch: GraphBatch) -> StepOutput:
-        """Cross-entropy of the scored nodes."""
-        logits = self(batch.x, batch.edge_index)[batch.mask]
-        target = batch.y[batch.mask]
-        return StepOutput(F.cross_entropy(logits, target), len(target), logits, target)
-
-    def predict_step(self, batch: GraphBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Most probable class, probability of each class, and the true class of scored nodes."""
-        output = self.eval_step(batch)
-        probability = output.preds.softmax(1)
-        return {
-            "class": probability.argmax(1),
-            "probability": probability,
-            "target": output.target,
-        }
+    def outputs(self, batch: GraphBatch) -> Tensor:
+        """Logits, or standardised numbers, of all nodes."""
+        out: Tensor = self.net(batch.x, batch.edge_index)[0]
+        return out

@@ -4,6 +4,12 @@ r"""Graph convolutional network.
     H^{(l+1)} = \mathrm{ReLU}\left(\tilde D^{-1/2} (A + I) \tilde D^{-1/2} H^{(l)} W^{(l)} + b^{(l)}
     \right), \qquad \text{the last layer without ReLU}
 
+For one node, with :math:`\tilde d` the degrees of :math:`A + I`:
+
+.. math::
+    h_i^{(l+1)} = \mathrm{ReLU}\Big(\sum_{j \in N(i) \cup \{i\}}
+    \frac{a_{ji}}{\sqrt{\tilde d_i \tilde d_j}} \, h_j^{(l)} W^{(l)} + b^{(l)}\Big)
+
 Kipf and Welling, "Semi-Supervised Classification with Graph Convolutional Networks" (2017).
 Deviations:
 
@@ -22,12 +28,11 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Accuracy
 
 from datamodules.batches import GraphBatch
-from lit_models.base import LitModule, StepOutput
+from lit_models.graph_network import LitGraphModel, Task, task_metrics
 from lit_models.layers.graph import Adjacency, AdjacencyCache, FeatureDropout, FeatureLinear
-from lit_models.metrics.scores import CrossEntropy
+from lit_models.layers.standardize import Standardize
 
 
 class GraphConvolution(nn.Module):
@@ -55,19 +60,7 @@ class GraphConvolution(nn.Module):
 
 
 class GCN(nn.Module):
-    """A stack of convolutions with dropout before each.
-
-    Args:
-        in_features: Number F of node features.
-        hidden_size: Width W of the hidden layers.
-        out_features: Number of outputs per node.
-        num_layers: Number of convolutions.
-        dropout: Probability of dropping an input of a layer.
-        encoder_size: Width of a perceptron layer before the first convolution; 0 for none.
-        skip: Whether a node's own state also enters each convolution with weights of its own.
-
-    Raises:
-        ValueError: If a size is not positive.
+    """A stack of convolutions with dropout before each; arguments as for :class:`LitGCN`.
 
     Shape:
         Input ``(N, F)``, dense or sparse, and edges ``(2, E)``; output ``(N, out_features)``.
@@ -82,6 +75,7 @@ class GCN(nn.Module):
         dropout: float = 0.5,
         encoder_size: int = 0,
         skip: bool = False,
+        cached: bool = True,
     ) -> None:
         super().__init__()
         if hidden_size < 1 or num_layers < 1 or encoder_size < 0:
@@ -95,7 +89,7 @@ class GCN(nn.Module):
         self.convs = nn.ModuleList(
             GraphConvolution(*pair, skip=skip) for pair in itertools.pairwise(sizes)
         )
-        self.adjacency = AdjacencyCache()
+        self.adjacency = AdjacencyCache(cached=cached)
 
     def embed(self, x: Tensor, adjacency: Adjacency) -> Tensor:
         """States that the last convolution reads, ``(N, W)``."""
@@ -115,17 +109,19 @@ class GCN(nn.Module):
         return self.convs[-1](self.dropout(states), adjacency), states
 
 
-class LitGCN(LitModule):
+class LitGCN(LitGraphModel):
     """Classifies the nodes of graphs with a graph convolutional network.
 
     Args:
         in_features: Number F of node features.
-        num_classes: Number K of classes.
+        num_classes: Number K of classes, or of labels or numbers of a node.
         hidden_size: Width W of the hidden layers.
         num_layers: Number of convolutions: how far a node sees.
         dropout: Probability of dropping an input of a layer.
         encoder_size: Width of a perceptron layer before the first convolution; 0 for none.
         skip: Whether a node's own state also enters each convolution with weights of its own.
+        cached: Whether the normalised adjacency is kept while the graph stays the same.
+        task: Whether a node has a class, several labels at once, or one or more numbers.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -145,40 +141,30 @@ class LitGCN(LitModule):
         dropout: float = 0.5,
         encoder_size: int = 0,
         skip: bool = False,
+        cached: bool = True,
+        task: Task = "classification",
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        metrics = {
-            "accuracy": Accuracy(task="multiclass", num_classes=num_classes, average="micro"),
-            "cross_entropy": CrossEntropy(),
-        }
-        super().__init__(metrics, optimizer, lr_scheduler)
+        super().__init__(task_metrics(task, num_classes), optimizer, lr_scheduler)
+        self.task = task
+        if task == "regression":
+            self.y_scaler = Standardize(num_classes)
         self.net = GCN(
-            in_features, hidden_size, num_classes, num_layers, dropout, encoder_size, skip
+            in_features, hidden_size, num_classes, num_layers, dropout, encoder_size, skip, cached
         )
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        """Logits, ``(N, K)``."""
-        logits: Tensor = self.net(x, edge_index, edge_weight)[0]
-        return logits
+        """Logits, or numbers in the units of the data, ``(N, K)``."""
+        out: Tensor = self.net(x, edge_index, edge_weight)[0]
+        return self.y_scaler.inverse(out) if self.task == "regression" else out
 
     def embeddings(self, batch: GraphBatch) -> Tensor:
         """States of the last hidden layer, ``(N, W)``."""
         states: Tensor = self.net(batch.x, batch.edge_index, batch.edge_weight)[1]
         return states
 
-    def step(self, batch: GraphBatch) -> StepOutput:
-        """Cross-entropy of the scored nodes."""
-        logits = self(batch.x, batch.edge_index, batch.edge_weight)[batch.mask]
-        target = batch.y[batch.mask]
-        return StepOutput(F.cross_entropy(logits, target), len(target), logits, target)
-
-    def predict_step(self, batch: GraphBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Most probable class, probability of each class, and the true class of scored nodes."""
-        output = self.eval_step(batch)
-        probability = output.preds.softmax(1)
-        return {
-            "class": probability.argmax(1),
-            "probability": probability,
-            "target": output.target,
-        }
+    def outputs(self, batch: GraphBatch) -> Tensor:
+        """Logits, or standardised numbers, of all nodes."""
+        out: Tensor = self.net(batch.x, batch.edge_index, batch.edge_weight)[0]
+        return out

@@ -27,15 +27,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.utils import scatter
 from torchmetrics import Accuracy, MeanAbsoluteError, MeanSquaredError, Metric
+from torchmetrics.classification import MultilabelF1Score
 
 from datamodules.batches import GraphBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.graph import FeatureLinear
 from lit_models.layers.standardize import Standardize
+from lit_models.metrics.graph_scores import BinaryCrossEntropy, LinkScores
 from lit_models.metrics.scores import CrossEntropy
 
 Aggregation = Literal["sum", "mean", "max"]
 Level = Literal["node", "edge", "graph"]
+Task = Literal["classification", "multilabel", "regression"]
 
 
 class Update(nn.Module):
@@ -112,19 +115,7 @@ class GraphNetworkBlock(nn.Module):
 class GraphNetwork(nn.Module):
     """Encoders, blocks, and a head that reads the part of the graph that has targets.
 
-    Args:
-        in_features: Number F of node features.
-        edge_features: Number A of edge features beside the weight.
-        hidden_size: Width W of all states.
-        out_features: Number K of outputs per target.
-        level: What a target belongs to.
-        num_layers: Number of blocks.
-        aggr: Aggregation of a node's incoming edges.
-        global_aggr: Aggregation into the global state; None for the same.
-        shared: Whether all rounds use one block.
-
-    Raises:
-        ValueError: If a size is not positive.
+    Arguments as for :class:`LitGraphNetwork`.
 
     Shape:
         A batch to ``(N, K)``, ``(E, K)`` or ``(G, K)``, by level, and the states.
@@ -194,14 +185,87 @@ def _edge_inputs(batch: GraphBatch, like: Tensor) -> Tensor:
     return torch.cat([columns, batch.edge_attr.to(like.dtype)], dim=1)
 
 
-class LitGraphNetwork(LitModule):
+class LitGraphModel(LitModule):
+    """What all models of graphs share: a task's loss, and the columns of its predictions.
+
+    A model makes its metrics with :func:`task_metrics`, says its ``task`` and writes
+    :meth:`outputs`; for numbers it has a ``y_scaler``.
+    """
+
+    task: Task = "classification"
+    y_scaler: Standardize
+
+    def outputs(self, batch: GraphBatch) -> Tensor:
+        """Logits, or standardised numbers, of all targets: ``(N, K)``, ``(E, K)`` or ``(G, K)``."""
+        raise NotImplementedError(f"{type(self).__name__} must define outputs()")
+
+    def step(self, batch: GraphBatch) -> StepOutput:
+        """Cross-entropy, or standardised squared error, of the scored targets.
+
+        Raises:
+            ValueError: If the targets are not of the model's task.
+        """
+        out, target = self.outputs(batch)[batch.mask], batch.y[batch.mask]
+        if self.task == "classification":
+            if target.is_floating_point():
+                raise ValueError(
+                    "the targets are numbers and the model's task is classification; "
+                    "make it with task='regression' or 'multilabel'"
+                )
+            return StepOutput(F.cross_entropy(out, target), len(target), out, target)
+        known = target.isfinite()  # a label or number of several that nobody knows is NaN
+        count = int(known.sum())
+        if self.task == "multilabel":
+            losses = F.binary_cross_entropy_with_logits(
+                out[known], target[known].to(out.dtype), reduction="sum"
+            )
+            labels = torch.where(known, target, -1).long()
+            return StepOutput(losses / max(count, 1), count, out, labels)
+        losses = (out - self.y_scaler(target))[known].square()
+        preds = self.y_scaler.inverse(out)
+        return StepOutput(losses.sum() / max(count, 1), count, preds[known], target[known])
+
+    def predict_step(self, batch: GraphBatch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Class and probabilities, or numbers, of each scored target, and its true value."""
+        out, target = self.outputs(batch)[batch.mask], batch.y[batch.mask]
+        if self.task == "regression":
+            return {"prediction": self.y_scaler.inverse(out), "target": target}
+        if self.task == "multilabel":
+            return {"probability": out.sigmoid(), "target": target}
+        probability = out.softmax(1)
+        return {"class": probability.argmax(1), "probability": probability, "target": target}
+
+
+def task_metrics(task: Task, out_features: int, level: Level = "node") -> dict[str, Metric]:
+    """Metrics of a task by name.
+
+    Args:
+        task: What a target is.
+        out_features: Number of classes, labels or numbers of a target.
+        level: What a target belongs to; classes of edges are also ranked.
+    """
+    if task == "regression":
+        return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}
+    if task == "multilabel":
+        f1 = MultilabelF1Score(out_features, average="micro", ignore_index=-1)
+        return {"f1": f1, "cross_entropy": BinaryCrossEntropy()}
+    metrics: dict[str, Metric] = {
+        "accuracy": Accuracy(task="multiclass", num_classes=out_features, average="micro"),
+        "cross_entropy": CrossEntropy(),
+    }
+    if level == "edge" and out_features == 2:
+        metrics["links"] = LinkScores()
+    return metrics
+
+
+class LitGraphNetwork(LitGraphModel):
     """Classes or numbers of nodes, edges or whole graphs with a graph network.
 
     Args:
         in_features: Number F of node features.
-        out_features: Number of classes, or 1 for a number.
+        out_features: Number of classes, labels or numbers of a target.
         level: Whether a target belongs to a node, an edge or a graph.
-        task: Whether a target is a class or a number.
+        task: Whether a target is a class, several labels at once, or one or more numbers.
         edge_features: Number A of edge features beside the weight.
         hidden_size: Width W of all states.
         num_layers: Number of blocks: how far a node sees, its graph's global state aside.
@@ -224,7 +288,7 @@ class LitGraphNetwork(LitModule):
         in_features: int,
         out_features: int,
         level: Level,
-        task: Literal["classification", "regression"],
+        task: Task,
         edge_features: int,
         hidden_size: int = 32,
         num_layers: int = 2,
@@ -234,7 +298,7 @@ class LitGraphNetwork(LitModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(_metrics(task, out_features), optimizer, lr_scheduler)
+        super().__init__(task_metrics(task, out_features, level), optimizer, lr_scheduler)
         self.task = task
         self.net = GraphNetwork(
             in_features,
@@ -247,44 +311,19 @@ class LitGraphNetwork(LitModule):
             global_aggr,
             shared,
         )
-        self.y_scaler = Standardize(1)
+        self.y_scaler = Standardize(out_features if task == "regression" else 1)
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Logits, or numbers in the units of the data."""
+        out = self.outputs(batch)
+        return self.y_scaler.inverse(out) if self.task == "regression" else out
+
+    def outputs(self, batch: GraphBatch) -> Tensor:
+        """Logits, or standardised numbers, of all targets."""
         out: Tensor = self.net(batch)[0]
-        return out if self.task == "classification" else self.y_scaler.inverse(out)
+        return out
 
     def embeddings(self, batch: GraphBatch) -> Tensor:
         """States of the nodes, ``(N, W)``."""
         states: States = self.net(batch)[1]
         return states.nodes
-
-    def step(self, batch: GraphBatch) -> StepOutput:
-        """Cross-entropy, or standardised squared error, of the scored targets."""
-        out = self.net(batch)[0][batch.mask]
-        target = batch.y[batch.mask]
-        if self.task == "classification":
-            return StepOutput(F.cross_entropy(out, target), len(target), out, target)
-        loss = F.mse_loss(out, self.y_scaler(target))
-        return StepOutput(loss, len(target), self.y_scaler.inverse(out), target)
-
-    def predict_step(self, batch: GraphBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Class and probabilities, or number, of each scored target, and its true value."""
-        output = self.eval_step(batch)
-        if self.task == "regression":
-            return {"prediction": output.preds, "target": output.target}
-        probability = output.preds.softmax(1)
-        return {
-            "class": probability.argmax(1),
-            "probability": probability,
-            "target": output.target,
-        }
-
-
-def _metrics(task: str, out_features: int) -> dict[str, Metric]:
-    if task == "regression":
-        return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}
-    return {
-        "accuracy": Accuracy(task="multiclass", num_classes=out_features, average="micro"),
-        "cross_entropy": CrossEntropy(),
-    }

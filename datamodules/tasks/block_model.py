@@ -122,11 +122,16 @@ class StochasticBlockModelDataModule(GraphsDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=5)
-        least = {"num_graphs": 1, "num_val_graphs": 1, "num_test_graphs": 1, "num_blocks": 2}
-        for name, value in (least | {"num_nodes": 2 * num_blocks, "depth": 0}).items():
-            given = locals()[name]
-            if given is not None and given < value:
-                raise InputError(f"{name} must be at least {value}, got {given}")
+        for name, given, least in (
+            ("num_graphs", num_graphs, 1),
+            ("num_val_graphs", num_val_graphs, 1),
+            ("num_test_graphs", num_test_graphs, 1),
+            ("num_blocks", num_blocks, 2),
+            ("num_nodes", num_nodes, 2 * num_blocks),
+            ("depth", 0 if depth is None else depth, 0),
+        ):
+            if given < least:
+                raise InputError(f"{name} must be at least {least}, got {given}")
         for name, degree in (("degree_in", degree_in), ("degree_out", degree_out)):
             if not 0 < degree < num_nodes:
                 raise InputError(

@@ -82,10 +82,15 @@ class GraphVARDataModule(LitDataModule[GraphSeriesBatch]):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=500)
-        least = {"num_nodes": 5, "horizon": 1, "window": 1, "num_samples": 1, "num_test": 8}
-        for name, value in least.items():
-            if locals()[name] < value:
-                raise InputError(f"{name} must be at least {value}, got {locals()[name]}")
+        for name, given, least in (
+            ("num_nodes", num_nodes, 5),
+            ("horizon", horizon, 1),
+            ("window", window, 1),
+            ("num_samples", num_samples, 1),
+            ("num_test", num_test, 8),
+        ):
+            if given < least:
+                raise InputError(f"{name} must be at least {least}, got {given}")
         if not -1 < rho < 1:
             raise InputError(f"rho must lie between -1 and 1, got {rho}")
         if noise_std <= 0:

@@ -56,10 +56,14 @@ class MotifCountDataModule(GraphsDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=500)
-        least = {"max_copies": 2, "num_graphs": 1, "num_val_graphs": 1, "num_test_graphs": 1}
-        for name, value in least.items():
-            if locals()[name] < value:
-                raise InputError(f"{name} must be at least {value}, got {locals()[name]}")
+        for name, given, least in (
+            ("max_copies", max_copies, 2),
+            ("num_graphs", num_graphs, 1),
+            ("num_val_graphs", num_val_graphs, 1),
+            ("num_test_graphs", num_test_graphs, 1),
+        ):
+            if given < least:
+                raise InputError(f"{name} must be at least {least}, got {given}")
         self.max_copies = max_copies
         self._counts = {"train": num_graphs, "val": num_val_graphs, "test": num_test_graphs}
 

@@ -113,36 +113,49 @@ class AdjacencyCache(nn.Module):
     """Keeps the normalised adjacency of the graph it saw last.
 
     A full-batch loader hands over the same tensors each epoch, and a series' windows share one
-    graph: there it is computed once.
+    graph: there it is computed once. A tensor that was changed in place is another graph.
 
     Args:
         add_self_loops: Whether a node is a neighbour of itself.
+        cached: Whether to keep the matrix; else it is computed at each call.
     """
 
-    def __init__(self, add_self_loops: bool = True) -> None:
+    def __init__(self, add_self_loops: bool = True, cached: bool = True) -> None:
         super().__init__()
-        self.add_self_loops = add_self_loops
-        self._seen: tuple[Tensor, Tensor | None, torch.dtype] | None = None
+        self.add_self_loops, self.cached = add_self_loops, cached
+        self._seen: tuple[Any, ...] | None = None
         self._adjacency: Adjacency | None = None
 
     def forward(
         self, edge_index: Tensor, edge_weight: Tensor | None, num_nodes: int, dtype: torch.dtype
     ) -> Adjacency:
         """The matrix of :func:`normalized_adjacency`, in a given precision."""
-        if torch.compiler.is_exporting():  # a graph that is traced is no graph to keep
-            weight = None if edge_weight is None else edge_weight.to(dtype)
-            return normalized_adjacency(edge_index, weight, num_nodes, self.add_self_loops)
         seen = self._seen
-        same = seen is not None and seen[0] is edge_index and seen[1] is edge_weight
-        if not same or seen is None or seen[2] != dtype or self._adjacency is None:
-            weight = edge_index.new_ones(edge_index.shape[1], dtype=dtype)
-            weight = weight if edge_weight is None else edge_weight.to(dtype)
-            self._adjacency = normalized_adjacency(
-                edge_index, weight, num_nodes, self.add_self_loops
-            )
+        if (
+            seen is not None
+            and seen[0] is edge_index
+            and seen[1] is edge_weight
+            and seen[2:] == (_changes(edge_index), _changes(edge_weight), num_nodes, dtype)
+        ):
+            assert self._adjacency is not None
+            return self._adjacency
+        weight = edge_index.new_ones(edge_index.shape[1], dtype=dtype)
+        weight = weight if edge_weight is None else edge_weight.to(dtype)
+        adjacency = normalized_adjacency(edge_index, weight, num_nodes, self.add_self_loops)
+        # A graph that is traced is no graph to keep, nor is one whose changes nobody counts.
+        tensors = [edge_index] if edge_weight is None else [edge_index, edge_weight]
+        counted = not any(tensor.is_inference() for tensor in tensors)
+        if self.cached and counted and not torch.compiler.is_exporting():
             # Holding the tensors keeps their identities from being reused.
-            self._seen = (edge_index, edge_weight, dtype)
-        return self._adjacency
+            changes = _changes(edge_index), _changes(edge_weight)
+            self._seen = (edge_index, edge_weight, *changes, num_nodes, dtype)
+            self._adjacency = adjacency
+        return adjacency
+
+
+def _changes(tensor: Tensor | None) -> int:
+    """How often a tensor was changed in place; torch does not count in inference mode."""
+    return 0 if tensor is None or tensor.is_inference() else tensor._version
 
 
 class FeatureDropout(nn.Dropout):
@@ -180,7 +193,7 @@ class FeatureLinear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
         super().__init__(in_features, out_features, bias)
-        self._columns: Tensor | None = None
+        self._columns: tuple[Tensor, int] | None = None
         self._pattern: tuple[Tensor, Tensor, Tensor] | None = None
 
     def reset_parameters(self) -> None:
@@ -200,12 +213,19 @@ class FeatureLinear(nn.Linear):
         """The transpose; its pattern is kept, since dropout changes the values alone."""
         columns = x.col_indices()
         kept = self._columns
-        if kept is None or kept.data_ptr() != columns.data_ptr() or kept.shape != columns.shape:
+        if (
+            kept is None
+            or columns.is_inference()
+            or kept[0].data_ptr() != columns.data_ptr()
+            or kept[0].shape != columns.shape
+            or kept[1] != _changes(columns)
+        ):
             counts = x.crow_indices().diff()
             rows = torch.repeat_interleave(torch.arange(len(counts), device=x.device), counts)
             order = (columns * x.shape[0] + rows).argsort()
             starts = F.pad(torch.bincount(columns, minlength=x.shape[1]).cumsum(0), (1, 0))
-            self._columns, self._pattern = columns, (starts, rows[order], order)
+            self._columns = (columns, _changes(columns))
+            self._pattern = (starts, rows[order], order)
         assert self._pattern is not None
         starts, rows, order = self._pattern
         return csr_tensor(starts, rows, x.values()[order], (x.shape[1], x.shape[0]))

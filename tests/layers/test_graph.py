@@ -65,6 +65,30 @@ def test_cache_holds_one_graph():
     )
 
 
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_graph_changed_in_place_is_another_graph(inference):
+    with torch.inference_mode(inference):
+        cache, uncached = AdjacencyCache(), AdjacencyCache(cached=False)
+        edges, weight = random_edges(7, 11), torch.ones(2)
+        cache(edges, None, 7, torch.float64)
+        edges[:, 0] = edges[:, 1]
+        expected = dense_adjacency(edges, torch.ones(edges.shape[1]), 7, True)
+        for module in (cache, uncached):
+            found = module(edges, None, 7, torch.float64).matrix.to_dense()
+            torch.testing.assert_close(found, expected)
+        pair = torch.tensor([[0, 1], [1, 0]])
+        cache(pair, weight, 7, torch.float64)
+        weight *= 3
+        found = cache(pair, weight, 7, torch.float64).matrix.to_dense()
+        torch.testing.assert_close(found, dense_adjacency(pair, weight, 7, True))
+
+
+def test_uncached_adjacency_is_computed_anew():
+    cache, edges = AdjacencyCache(cached=False), random_edges(7, 11)
+    first = cache(edges, None, 7, torch.float64)
+    assert cache(edges, None, 7, torch.float64) is not first
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_sparse_features_give_the_dense_result(bias):
     layer = FeatureLinear(17, 5, bias)

@@ -1,0 +1,89 @@
+"""Scores of graph models: of candidate edges, and of several labels at once."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+from torchmetrics.utilities import dim_zero_cat
+
+
+class LinkScores(Metric):
+    """Area under the ROC curve, average precision and hits at k of candidate edges.
+
+    Hits at k is the share of the true edges that score above the k-th best of the candidates
+    without an edge; 1 where there are fewer than k (Hu et al., "Open Graph Benchmark", 2020).
+
+    Args:
+        hits_at: The k.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+    scores: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self, hits_at: int = 50) -> None:
+        super().__init__()
+        self.hits_at = hits_at
+        self.add_state("scores", [], dist_reduce_fx="cat")
+        self.add_state("targets", [], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            logits: Logits of no edge and of an edge, ``(M, 2)``.
+            target: 1 for an edge, ``(M,)``.
+        """
+        self.scores.append((logits[:, 1] - logits[:, 0]).detach().float())
+        self.targets.append(target)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The three scores over all candidates."""
+        scores, targets = dim_zero_cat(self.scores), dim_zero_cat(self.targets)
+        # Ranks in place of scores: torchmetrics squeezes scores into [0, 1], where large ones tie.
+        ranks = torch.unique(scores, return_inverse=True)[1].double()
+        ranks = (ranks + 1) / (len(scores) + 2)
+        absent = scores[targets == 0].sort(descending=True).values
+        true = scores[targets == 1]
+        bar = absent[self.hits_at - 1] if len(absent) >= self.hits_at else -torch.inf
+        return {
+            "auc": binary_auroc(ranks, targets),
+            "average_precision": binary_average_precision(ranks, targets),
+            f"hits_at_{self.hits_at}": (true > bar).float().mean(),
+        }
+
+
+class BinaryCrossEntropy(Metric):
+    """Mean cross-entropy of labels that may hold together, in nats per known label."""
+
+    full_state_update = False
+    higher_is_better = False
+    is_differentiable = True
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            logits: Log-odds of each label, ``(M, K)``.
+            target: 1, 0, or -1 where it is not known, ``(M, K)``.
+        """
+        known = target >= 0
+        losses = F.binary_cross_entropy_with_logits(
+            logits[known].float(), target[known].float(), reduction="sum"
+        )
+        self.total += losses.double()
+        self.count += known.sum()
+
+    def compute(self) -> Tensor:
+        """Mean over all known labels."""
+        return (self.total / self.count).float()
