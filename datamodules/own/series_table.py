@@ -142,10 +142,12 @@ class SeriesTable:
         return dates
 
     def _found_date(self) -> str | None:
-        """The first column, where it is not used otherwise and holds dates as text."""
-        name = next(iter(self.table.columns))
+        """The first column beside those of the series, if it is not used and holds dates as text."""
+        name = next((n for n in self.table.columns if n not in self.columns.series), None)
+        if name is None or name in self.columns.named:
+            return None
         column = self.table[name]
-        if name in self.columns.named or column.is_numeric or bool(column.missing.all()):
+        if column.is_numeric or bool(column.missing.all()):
             return None
         return name if _holds_dates(column) else None
 
