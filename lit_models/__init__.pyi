@@ -13,6 +13,8 @@ from .gpt import LitGPT as LitGPT
 from .gpt_classifier import LitGPTClassifier as LitGPTClassifier
 from .gpt_regressor import LitGPTRegressor as LitGPTRegressor
 from .graph_network import LitGraphNetwork as LitGraphNetwork
+from .laplace_mlp import LitLaplaceMLP as LitLaplaceMLP
+from .laplace_mlp import LitLaplaceMLPClassifier as LitLaplaceMLPClassifier
 from .layers.ddpm import DDPM as DDPM
 from .layers.densities import CategoricalMixture as CategoricalMixture
 from .layers.densities import GaussianMixture as GaussianMixture

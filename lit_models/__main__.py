@@ -49,7 +49,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Command line without the program's name; ``sys.argv`` by default.
 
     Returns:
-        Exit code: 0, 2 after a mistake in the input, 130 after Ctrl-C, 143 after SIGTERM.
+        Exit code: 0, 1 for a fit that diverged, 2 after a mistake in the input, 130 after Ctrl-C,
+            143 after SIGTERM.
     """
     try:
         with _sigterm_interrupts():

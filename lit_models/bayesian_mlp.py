@@ -182,7 +182,7 @@ class LitBayesianMLP(PredictiveRegressor):
     Args:
         in_features: Size D of each input.
         out_features: Number K of targets.
-        num_train: Number of training rows, which the KL is divided by.
+        num_train: Number N of training rows, which the KL is divided by.
         hidden_sizes: Width of each hidden layer.
         activation: Non-linearity.
         prior_std: Standard deviation of the prior of every weight and bias, for standardised data.
@@ -263,7 +263,7 @@ class LitBayesianMLPClassifier(PredictiveClassifier):
     Args:
         in_features: Size D of each input.
         num_classes: Number K of classes.
-        num_train: Number of training rows, which the KL is divided by.
+        num_train: Number N of training rows, which the KL is divided by.
         hidden_sizes: Width of each hidden layer.
         activation: Non-linearity.
         prior_std: Standard deviation of the prior of every weight and bias, for standardised data.

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from datamodules.batches import SeriesBatch
+from datamodules.errors import InputError
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.conformal import ConformalWidths
 from lit_models.layers.forecast_heads import (
@@ -165,17 +166,16 @@ class LitForecaster(LitModule):
     def _point(self, params: Tensor, batch: SeriesBatch) -> Tensor:
         return self.units.restore(self.head.point(params), batch, self.y_scaler)
 
-    def setup(self, stage: str) -> None:
-        """Takes scale and linear start from the datamodule before a fit."""
-        super().setup(stage)
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if stage != "fit" or self.start is None or datamodule is None:
+    def take_scale(self, datamodule: Any) -> None:
+        """Takes the scale and the linear start of the training data."""
+        super().take_scale(datamodule)
+        if self.start is None:
             return
         start = getattr(datamodule, "linear_start", None)
         if start is None:
-            raise ValueError(
-                f"{type(datamodule).__name__} has no complete training window to fit a ridge "
-                "regression to; use --model.ridge_start false"
+            raise InputError(
+                f"{type(datamodule).__name__} has no complete training window of a user's series "
+                "to fit a ridge regression to; use --model.ridge_start false"
             )
         self.start.take(start)
 

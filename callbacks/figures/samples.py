@@ -94,7 +94,7 @@ class SampleFigures(FigureCallback):
         panels = figure.subplots(1, len(steps), squeeze=False)[0]
         law = law.standardized(model.x_scaler.mean, model.x_scaler.std)
         for axes, step in zip(panels, steps, strict=True):
-            level = model.ddpm.diffusion.alphas_cumprod[step].double().cpu()
+            level = model.ddpm.diffusion.alphas_cumprod[step].cpu().double()
             noised = law.noised(level)
             x = _grid(noised.quantiles(2000))
             t = torch.full((len(x),), step, device=model.device)

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from datamodules.errors import InputError
-from datamodules.files import dates as date_cells
 from datamodules.files.notes import say
-from datamodules.files.tables import Column, read_table
+from datamodules.files.tables import read_table
 from datamodules.files.time_steps import Step, cycles, find_step
+from datamodules.own.series_dates import holds_dates, parse_dates
 
 Array = np.ndarray[Any, Any]
 Gaps = Literal["error", "fill", "mask"]
@@ -149,7 +149,7 @@ class SeriesTable:
         column = self.table[name]
         if column.is_numeric or bool(column.missing.all()):
             return None
-        return name if _holds_dates(column) else None
+        return name if holds_dates(column) else None
 
     def _check_one_series(self, date: str | None) -> None:
         """Refuses a column of names that would be glued over."""
@@ -455,17 +455,6 @@ def _filled(gaps: Gaps) -> str:
     return f"filled with the last value before{told}; such targets are not scored"
 
 
-def _holds_dates(column: Column) -> bool:
-    """Whether the first cells are dates; a wrong one further down is named when they are read."""
-    head = [cell.strip() for cell in column.text()[:50] if cell.strip()]
-    parsed = [date_cells.parse([cell], form).notna() for form in ("ISO8601",) for cell in head]
-    if sum(bool(found.all()) for found in parsed) > len(head) / 2:
-        return True
-    return bool(head) and any(
-        date_cells.parse(head, form).notna().mean() > 0.5 for form in date_cells.FORMATS
-    )
-
-
 def _cuts_in_series(cells: Array) -> bool:
     """Whether names come in blocks, one a name, or take turns."""
     codes, levels = pd.factorize(cells)
@@ -474,63 +463,6 @@ def _cuts_in_series(cells: Array) -> bool:
     blocks = 1 + int((np.diff(codes) != 0).sum())
     turns = bool((codes == np.arange(len(codes)) % len(levels)).all())
     return blocks == len(levels) or turns
-
-
-def parse_dates(column: Column, decided: dict[str, Any]) -> Array:
-    """Dates of a column, ``(rows,)`` datetime64 in ns; with offsets from UTC, in UTC.
-
-    Args:
-        column: The column.
-        decided: Its format under ``date_format``, put there where it is not known.
-    """
-    form = decided.get("date_format")
-    if form is None:
-        form = decided["date_format"] = _format(column)
-    parts = []
-    for piece in column.pieces:  # piece by piece: a million cells at once weigh 100 MB
-        cells = [cell.strip() for cell in piece.levels()]
-        if form == "UTC":
-            read = pd.Series(pd.to_datetime(pd.Series(cells), format="ISO8601", utc=True))
-        else:
-            read = date_cells.parse(cells, form)
-        if read.isna().any():
-            column.dates(form)  # names the cell
-        if read.dt.tz is not None:
-            read = read.dt.tz_convert("UTC").dt.tz_localize(None)
-        parts.append(piece.spread(read.to_numpy(dtype="datetime64[ns]")))
-    return np.concatenate(parts)
-
-
-def _format(column: Column) -> str:
-    first = column.pieces[0].levels()
-    try:
-        form = date_cells.find_format([cell.strip() for cell in first], integers=True)
-        if form is not None:
-            return form
-    except InputError:
-        pass  # day or month: the whole column may tell
-    except ValueError:
-        return _utc(column)
-    try:
-        form = column.date_format(integers=True)
-    except InputError as error:
-        if isinstance(error.__cause__, InputError):
-            raise
-        return _utc(column)
-    return form or _most(column)
-
-
-def _most(column: Column) -> str:
-    """The format of most cells, so that the first that differs is named."""
-    cells = [cell.strip() for cell in column.text()[:1000]]
-    best = max(date_cells.FORMATS, key=lambda f: int(date_cells.parse(cells, f).notna().sum()))
-    column.dates(best)
-    return best
-
-
-def _utc(column: Column) -> str:
-    say(f"{column.where}: {column.name!r} has several offsets from UTC; the dates are read in UTC")
-    return "UTC"
 
 
 def carry_forward(values: Array, offsets: Array) -> None:

@@ -11,14 +11,18 @@ from typing import Any, NoReturn
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.figures.loss_curves import LossCurves
+from callbacks.run.best_checkpoint import BestCheckpoint
+from callbacks.run.divergence import StopAtDivergence
 from callbacks.run.interrupt import GracefulInterrupt
 from callbacks.run.last_checkpoint import LastCheckpoint
+from callbacks.run.last_validation import LastValidation
+from callbacks.run.optimizer_options import OptimizerOptions
 from callbacks.run.predictions import OrderedPredictions
 from callbacks.run.progress import RunProgress
 from callbacks.run.reproducible import StepSeed
@@ -101,7 +105,7 @@ class LitCLI(LightningCLI):
             "--test_metrics", type=list[str], default=[], help="Metrics that head the table."
         )
         parser.add_class_arguments(WandbOptions, "wandb")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         model = self.command_line.classes.get("model", "")
         if class_arguments(model):  # else the parser says that there is no such class
@@ -198,6 +202,9 @@ class LitCLI(LightningCLI):
         own: list[L.Callback] = [
             self.interrupt,
             StepSeed(int(config["seed_everything"])),
+            StopAtDivergence(),
+            LastValidation(),
+            OptimizerOptions(),
             LossCurves(),
             OrderedPredictions(),
         ]
