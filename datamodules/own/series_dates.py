@@ -1,4 +1,4 @@
-"""Dates of series: one format a column, read piece by piece, in UTC where the cells have offsets."""
+"""Dates of series: one format a column, read piece by piece; in UTC where cells have offsets."""
 
 from typing import Any
 

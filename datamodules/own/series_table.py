@@ -142,7 +142,7 @@ class SeriesTable:
         return dates
 
     def _found_date(self) -> str | None:
-        """The first column beside those of the series, if it is not used and holds dates as text."""
+        """The first column beside the series', if it is not used and holds dates as text."""
         name = next((n for n in self.table.columns if n not in self.columns.series), None)
         if name is None or name in self.columns.named:
             return None
