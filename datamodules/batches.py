@@ -25,15 +25,32 @@ class SupervisedBatch(NamedTuple):
 
 
 class SeriesBatch(NamedTuple):
-    """A window of a time series and what follows it.
+    """Windows of time series and what follows each; fields of a user's file may be None.
 
     Attributes:
-        x: Observed window, ``(B, T, D)``; channel 0 is the series to forecast.
+        x: Observed window, ``(B, T, D)``; channel 0 is the series to forecast, channels 1 to K are
+            known ahead.
         y: The next values of channel 0, ``(B, H)``.
+        mask: True where ``y`` was measured and is scored, ``(B, H)``; None where it is everywhere.
+        known: Channels 1 to K at the steps to forecast, ``(B, H, K)``.
+        series: Number of the series, ``(B,)`` long; -1 for one that training did not have.
+        time: Place of the first target among the rows of all series, ``(B,)`` long.
+        center: Mean of each channel in the series' training rows, ``(B, D)``; None where one scale
+            serves all windows.
+        scale: Standard deviation, likewise.
+        naive_error: Mean absolute error of the naive forecast in the series' training rows,
+            ``(B,)``: the unit of the mean absolute scaled error.
     """
 
     x: Tensor
     y: Tensor
+    mask: Tensor | None = None
+    known: Tensor | None = None
+    series: Tensor | None = None
+    time: Tensor | None = None
+    center: Tensor | None = None
+    scale: Tensor | None = None
+    naive_error: Tensor | None = None
 
 
 class SequencePairBatch(NamedTuple):

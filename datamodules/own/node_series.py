@@ -16,7 +16,7 @@ from datamodules.errors import InputError
 from datamodules.files.csv_files import is_numeric, numeric_column, read_csv, require_columns
 from datamodules.files.graph_files import read_edges
 from datamodules.graph_base import rows_per_node
-from datamodules.own.csv_series import dates_of
+from datamodules.own.series_dates import dates_of
 
 Array = np.ndarray[Any, Any]
 

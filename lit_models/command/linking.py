@@ -1,7 +1,7 @@
 """Sizes that the data know and a model needs: each goes from ``data.NAME`` to ``model.NAME``.
 
 An argument of the model is linked if the datamodules know a size of its name and it has no default:
-a model of one's own with ``window=3`` keeps its 3 on any data. Two arguments have a default for
+a model of one's own with ``window=3`` keeps its 3 on any data. Some arguments have a default for
 whoever makes the model in Python and are linked all the same, for their own class and those that
 inherit the argument.
 """
@@ -37,7 +37,13 @@ SIZES = (
     "task",
 )
 # Argument with a default: the class that leaves it to the data.
-_LEFT_TO_DATA = {"group_names": "LitGPT", "num_auxiliary": "LitRecurrentForecaster"}
+_LEFT_TO_DATA = {
+    "group_names": "LitGPT",
+    "num_auxiliary": "LitRecurrentForecaster",
+    "num_series": "LitRecurrentForecaster",
+    "num_known": "LitRecurrentForecaster",
+    "target_power": "LitRecurrentForecaster",
+}
 
 
 def link_sizes(parser: LightningArgumentParser, model: type, told: Callable[..., Any]) -> None:
