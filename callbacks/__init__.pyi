@@ -16,9 +16,13 @@ from .figures.translation import TranslationScore as TranslationScore
 from .figures.uncertainty import CalibrationPlot as CalibrationPlot
 from .figures.uncertainty import ExtrapolationSpread as ExtrapolationSpread
 from .figures.uncertainty import PredictiveBand as PredictiveBand
+from .run.best_checkpoint import BestCheckpoint as BestCheckpoint
+from .run.divergence import StopAtDivergence as StopAtDivergence
 from .run.ema import EMA as EMA
 from .run.interrupt import GracefulInterrupt as GracefulInterrupt
 from .run.last_checkpoint import LastCheckpoint as LastCheckpoint
+from .run.last_validation import LastValidation as LastValidation
+from .run.optimizer_options import OptimizerOptions as OptimizerOptions
 from .run.predictions import OrderedPredictions as OrderedPredictions
 from .run.progress import RunProgress as RunProgress
 from .run.reproducible import StepSeed as StepSeed

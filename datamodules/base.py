@@ -186,17 +186,21 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         data = self.split("train")
         return self._loader(data, self.batch_size, shuffle=True, drop_last=self.drop_last)
 
+    def ordered_dataloader(self, split: Split) -> Any:
+        """Every row of a split once, in order."""
+        return self._loader(self.split(split), self.eval_batch_size)
+
     def val_dataloader(self) -> Any:
         """Ordered batches of the validation split."""
-        return self._loader(self.split("val"), self.eval_batch_size)
+        return self.ordered_dataloader("val")
 
     def test_dataloader(self) -> Any:
         """Ordered batches of the test split."""
-        return self._loader(self.split("test"), self.eval_batch_size)
+        return self.ordered_dataloader("test")
 
     def predict_dataloader(self) -> Any:
         """Ordered batches of the rows to predict."""
-        return self._loader(self.split(self.predict_split), self.eval_batch_size)
+        return self.ordered_dataloader(self.predict_split)
 
     def _loader(
         self,

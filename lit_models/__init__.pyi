@@ -13,6 +13,9 @@ from .gpt import LitGPT as LitGPT
 from .gpt_classifier import LitGPTClassifier as LitGPTClassifier
 from .gpt_regressor import LitGPTRegressor as LitGPTRegressor
 from .graph_network import LitGraphNetwork as LitGraphNetwork
+from .laplace_mlp import LitLaplaceMLP as LitLaplaceMLP
+from .laplace_mlp import LitLaplaceMLPClassifier as LitLaplaceMLPClassifier
+from .layers.ddpm import DDPM as DDPM
 from .layers.densities import CategoricalMixture as CategoricalMixture
 from .layers.densities import GaussianMixture as GaussianMixture
 from .layers.gaussian_diffusion import GaussianDiffusion as GaussianDiffusion
@@ -30,3 +33,5 @@ from .recurrent import LitRecurrentForecaster as LitRecurrentForecaster
 from .seq2seq import LitSeq2Seq as LitSeq2Seq
 from .stgnn import LitSTGNN as LitSTGNN
 from .transformer import LitTransformer as LitTransformer
+
+__version__: str

@@ -49,7 +49,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Command line without the program's name; ``sys.argv`` by default.
 
     Returns:
-        Exit code: 0, 2 after a mistake in the input, 130 after Ctrl-C, 143 after SIGTERM.
+        Exit code: 0, 1 for a fit that diverged, 2 after a mistake in the input, 130 after Ctrl-C,
+            143 after SIGTERM.
     """
     try:
         with _sigterm_interrupts():
@@ -86,10 +87,7 @@ def _dispatch(argv: list[str]) -> int:
         sys.stdout.write(USAGE + "\n")
         return 0
     if command == "list":
-        from lit_models.command.catalog import describe
-
-        sys.stdout.write(describe() + "\n")
-        return 0
+        return _list()
     if command not in COMMANDS:
         known = ", ".join((*COMMANDS, "list"))
         sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
@@ -100,6 +98,18 @@ def _dispatch(argv: list[str]) -> int:
         from lit_models.command.run import run
 
     return run(argv)
+
+
+def _list() -> int:
+    from datamodules.errors import InputError
+    from lit_models.command.catalog import describe
+
+    try:
+        sys.stdout.write(describe() + "\n")
+    except InputError as error:
+        sys.stderr.write(f"lit-models: error: {error}\n")
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,19 +7,22 @@ ranks is the gradient of the one large batch, also where the ranks' shares diffe
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.utilities.enums import GradClipAlgorithmType
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
-from lit_models.layers.standardize import Standardize
+from datamodules.errors import InputError
+from lit_models.layers.standardize import Standardize, widest_float
+from lit_models.metrics.scores import accumulate_in
 
 Stage = Literal["train", "val", "test"]
 
@@ -64,6 +67,7 @@ class LitModule(L.LightningModule):
 
     Attributes:
         step_seed: Seed of the current batch, the same on every rank; None outside a Trainer.
+        scores: Last value of every evaluation metric in double precision; Lightning logs in single.
     """
 
     step_seed: int | None = None
@@ -88,6 +92,7 @@ class LitModule(L.LightningModule):
         self.test_metrics = collection.clone(prefix="test/")
         self._sums: dict[str, dict[str, Tensor]] = {"train": {}, "val": {}, "test": {}}
         self._open_schedule: Any = None
+        self.scores: dict[str, float] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the running hook's name some 50 times a step; torch's search among
@@ -119,14 +124,53 @@ class LitModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Takes the scale of the training data from the datamodule before a fit."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, HalfPrecision):
+            # It would round a file's numbers before they are centred (lightning 2.6.6).
+            plugin.convert_input = _half_precision_inputs(plugin)  # type: ignore[method-assign, assignment]
         datamodule = getattr(self.trainer, "datamodule", None)
-        if stage != "fit" or datamodule is None:
+        if stage == "fit" and datamodule is not None:
+            self.take_scale(datamodule)
+        self._prepare_for_device()
+
+    def take_scale(self, datamodule: Any) -> None:
+        """Takes the scale of the training data; a Trainer with a datamodule calls it by itself.
+
+        Args:
+            datamodule: Publishes ``standardization``; data without one are taken as they are.
+
+        Raises:
+            InputError: If the data have another number of features than the model.
+        """
+        published = getattr(datamodule, "standardization", {})
+        for name, scaler in self.named_children():
+            if not isinstance(scaler, Standardize):
+                continue
+            if name not in published:
+                scaler.is_fitted = True
+                continue
+            try:
+                scaler.fit(*published[name])
+            except ValueError as error:
+                raise InputError(f"{type(self).__name__}.{name}: {error}") from error
+
+    def _prepare_for_device(self) -> None:
+        """Narrows batches for a device without float64, where that tells all values apart."""
+        device = self.trainer.strategy.root_device
+        if widest_float(device) == torch.float64:
             return
-        for name, (mean, std) in datamodule.standardization.items():
-            scaler = getattr(self, name, None)
+        # Defined for every run, the hook would have Lightning warn that it hides the datamodule's.
+        self.on_before_batch_transfer = _narrow_batch  # type: ignore[method-assign]
+        narrow_buffers(self)
+        for name, scaler in self.named_children():
             if isinstance(scaler, Standardize):
-                scaler.mean.copy_(mean)
-                scaler.std.copy_(std)
+                lost = (scaler.mean.abs() > 2.0**18 * scaler.std).nonzero()
+                if len(lost):
+                    raise InputError(
+                        f"column {lost[0, 0].item() + 1} of {name.removesuffix('_scaler')} varies "
+                        f"too little for its size in single precision, all that {device.type} has; "
+                        "add --trainer.accelerator cpu"
+                    )
 
     def on_train_start(self) -> None:
         """Tells a schedule without a length the length of the run."""
@@ -148,7 +192,7 @@ class LitModule(L.LightningModule):
         """A mean weighted such that the mean over the ranks is that of all targets."""
         if self.trainer.world_size == 1:
             return loss
-        count = torch.as_tensor(num_targets, device=self.device, dtype=torch.float64)
+        count = torch.as_tensor(num_targets, device=self.device, dtype=widest_float(self.device))
         total = self.trainer.strategy.reduce(count.clone(), reduce_op="sum")
         return loss * (count * self.trainer.world_size / total).to(loss.dtype)
 
@@ -175,6 +219,14 @@ class LitModule(L.LightningModule):
         """Logs the means of the epoch."""
         self.log_dict(self._means("train"), sync_dist=True)
 
+    def on_validation_epoch_start(self) -> None:
+        """Lets the metrics add up in the widest type there is."""
+        accumulate_in(self.val_metrics, widest_float(self.device))
+
+    def on_test_epoch_start(self) -> None:
+        """Lets the metrics add up in the widest type there is."""
+        accumulate_in(self.test_metrics, widest_float(self.device))
+
     def on_validation_epoch_end(self) -> None:
         """Logs means and metrics of the validation set."""
         self._log_evaluation("val", self.val_metrics)
@@ -184,7 +236,9 @@ class LitModule(L.LightningModule):
         self._log_evaluation("test", self.test_metrics)
 
     def _log_evaluation(self, stage: Stage, metrics: MetricCollection) -> None:
-        self.log_dict({**self._means(stage), **metrics.compute()}, sync_dist=True)
+        scores = {**self._means(stage), **metrics.compute()}
+        self.scores.update({name: float(value) for name, value in scores.items()})
+        self.log_dict(scores, sync_dist=True)
         metrics.reset()
 
     def _accumulate(self, stage: Stage, output: StepOutput) -> None:
@@ -197,10 +251,11 @@ class LitModule(L.LightningModule):
             means.append((name, value, term_count))
             counts[f"count/{name}"] = term_count
         for name, value, number in means:
-            weighted = value.detach().double() * number
+            weighted = value.detach().to(widest_float(value.device)) * number
             sums[name] = sums[name] + weighted if name in sums else weighted
         for name, number in counts.items():
-            counted = torch.as_tensor(number, dtype=torch.float64, device=output.loss.device)
+            device = output.loss.device
+            counted = torch.as_tensor(number, dtype=widest_float(device), device=device)
             sums[name] = sums[name] + counted if name in sums else counted
 
     def _means(self, stage: Stage) -> dict[str, Tensor]:
@@ -215,7 +270,7 @@ class LitModule(L.LightningModule):
         for name in counts:
             if name != "count":
                 means["loss"] = means["loss"] + means[name.removeprefix("count/")]
-        return {f"{stage}/{name}": mean.float() for name, mean in means.items()}
+        return {f"{stage}/{name}": mean for name, mean in means.items()}
 
     def _sum_over_ranks(self, value: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
@@ -270,3 +325,30 @@ class LitModule(L.LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+
+def narrow_buffers(module: torch.nn.Module) -> None:
+    """Makes float64 buffers float32, for a device that has no other."""
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            if buffer is not None and buffer.dtype == torch.float64:
+                part._buffers[name] = buffer.float()
+
+
+def _narrow_batch(batch: Any, dataloader_idx: int) -> Any:
+    """Float64 as float32, for a device that has no other."""
+
+    def narrow(value: Tensor) -> Tensor:
+        return value.float() if value.dtype == torch.float64 else value
+
+    return apply_to_collection(batch, Tensor, narrow)
+
+
+def _half_precision_inputs(plugin: HalfPrecision) -> Callable[[Any], Any]:
+    """Converts the inputs of a half-precision model, but for numbers in a file's units."""
+
+    def convert(value: Tensor) -> Tensor:
+        wide = value.dtype == torch.float64 or not value.is_floating_point()
+        return value if wide else value.to(plugin._desired_input_dtype)
+
+    return lambda data: apply_to_collection(data, Tensor, convert)

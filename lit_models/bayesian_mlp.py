@@ -32,15 +32,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
-from lit_models.base import LitModule, StepOutput
-from lit_models.layers.densities import (
-    CategoricalMixture,
-    GaussianMixture,
-    classification_columns,
-    classification_output,
-    regression_columns,
-    regression_output,
-)
+from lit_models.base import StepOutput
+from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.network_draws import (
     ACTIVATIONS,
     Activation,
@@ -48,8 +41,7 @@ from lit_models.layers.network_draws import (
     draw_generator,
     evaluate_draws,
 )
-from lit_models.layers.standardize import Standardize
-from lit_models.metrics.predictive import classification_metrics, regression_metrics
+from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 Sampling = Literal["local", "weights"]
 
@@ -57,11 +49,7 @@ Sampling = Literal["local", "weights"]
 class BayesianLinear(nn.Module):
     r"""Affine map with an independent normal posterior for each weight and bias.
 
-    Args:
-        in_features: Size D of each input.
-        out_features: Size K of each output.
-        prior_std: Standard deviation :math:`\sigma_p` of the prior.
-        initial_std: Standard deviation of the posterior before training.
+    Arguments as for :class:`LitBayesianMLP`, of one layer.
 
     Shape:
         Input ``(B, D)`` or ``(S, B, D)``, output ``(B, K)`` or ``(S, B, K)``.
@@ -117,13 +105,7 @@ class BayesianLinear(nn.Module):
 class BayesianMLP(nn.Module):
     """Bayesian affine layers with a non-linearity between them.
 
-    Args:
-        in_features: Size D of each input.
-        hidden_sizes: Width of each hidden layer.
-        out_features: Size K of each output.
-        activation: Non-linearity.
-        prior_std: Standard deviation of the prior of every weight and bias.
-        initial_std: Standard deviation of the posterior before training.
+    Arguments as for :class:`LitBayesianMLP`; ``out_features`` counts the outputs.
 
     Raises:
         ValueError: If a width or standard deviation is not positive.
@@ -194,13 +176,13 @@ def _check_draws(num_draws: int, num_train_draws: int, kl_warmup_steps: int) -> 
             raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
-class LitBayesianMLP(LitModule):
+class LitBayesianMLP(PredictiveRegressor):
     r"""Variational Bayesian perceptron for regression.
 
     Args:
         in_features: Size D of each input.
         out_features: Number K of targets.
-        num_train: Number of training rows, which the KL is divided by.
+        num_train: Number N of training rows, which the KL is divided by.
         hidden_sizes: Width of each hidden layer.
         activation: Non-linearity.
         prior_std: Standard deviation of the prior of every weight and bias, for standardised data.
@@ -238,15 +220,13 @@ class LitBayesianMLP(LitModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(regression_metrics(), optimizer, lr_scheduler)
+        super().__init__(in_features, out_features, optimizer, lr_scheduler)
         _check_draws(num_draws, num_train_draws, kl_warmup_steps)
         if noise_std is not None and noise_std <= 0:
             raise ValueError(f"noise_std must be positive, got {noise_std}")
         self.num_train, self.kl_warmup_steps = num_train, kl_warmup_steps
         self.num_draws, self.num_train_draws = num_draws, num_train_draws
         self.sampling, self.noise_std = sampling, noise_std
-        self.x_scaler = Standardize(in_features)
-        self.y_scaler = Standardize(out_features)
         self.net = BayesianMLP(
             in_features, hidden_sizes, out_features, activation, prior_std, initial_std
         )
@@ -254,17 +234,8 @@ class LitBayesianMLP(LitModule):
         if noise_std is None:  # in units of the targets' standard deviation
             self.log_noise_std = nn.Parameter(torch.full((out_features,), math.log(0.5)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mean prediction in the units of the data, ``(B, K)``."""
-        return self.predictive(x).mean
-
     def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> GaussianMixture:
-        """Predictive density of each row: one component per network drawn from the posterior.
-
-        Args:
-            x: Inputs, ``(B, D)``.
-            generator: Source of the draws; None gives the same networks at every call.
-        """
+        """One component per network drawn from the posterior."""
         draws = self.net.draw(self.num_draws, generator or draw_generator(x))
         return self._mixture(evaluate_draws(self.x_scaler(x), draws, self.net.activation))
 
@@ -285,22 +256,14 @@ class LitBayesianMLP(LitModule):
         loss = nll + kl_weight(self.global_step, self.kl_warmup_steps) * kl / self.num_train
         return StepOutput(loss, len(batch.x), mixture, batch.y, {"expected_nll": nll, "kl": kl})
 
-    def eval_step(self, batch: SupervisedBatch) -> StepOutput:
-        """Negative log-likelihood of the mixture."""
-        return regression_output(self.predictive(batch.x), batch.y)
 
-    def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Mean, both kinds of uncertainty, the 95 % interval and the target."""
-        return regression_columns(self.predictive(batch.x), batch.y)
-
-
-class LitBayesianMLPClassifier(LitModule):
+class LitBayesianMLPClassifier(PredictiveClassifier):
     r"""Variational Bayesian perceptron with a softmax.
 
     Args:
         in_features: Size D of each input.
         num_classes: Number K of classes.
-        num_train: Number of training rows, which the KL is divided by.
+        num_train: Number N of training rows, which the KL is divided by.
         hidden_sizes: Width of each hidden layer.
         activation: Non-linearity.
         prior_std: Standard deviation of the prior of every weight and bias, for standardised data.
@@ -335,22 +298,17 @@ class LitBayesianMLPClassifier(LitModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(classification_metrics(num_classes), optimizer, lr_scheduler)
+        super().__init__(in_features, num_classes, optimizer, lr_scheduler)
         _check_draws(num_draws, num_train_draws, kl_warmup_steps)
         self.num_train, self.kl_warmup_steps = num_train, kl_warmup_steps
         self.num_draws, self.num_train_draws = num_draws, num_train_draws
         self.sampling = sampling
-        self.x_scaler = Standardize(in_features)
         self.net = BayesianMLP(
             in_features, hidden_sizes, num_classes, activation, prior_std, initial_std
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Log probability of each class, ``(B, K)``."""
-        return self.predictive(x).log_probs
-
     def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> CategoricalMixture:
-        """Predictive distribution of each row, as in :meth:`LitBayesianMLP.predictive`."""
+        """One component per network drawn from the posterior."""
         draws = self.net.draw(self.num_draws, generator or draw_generator(x))
         return CategoricalMixture(evaluate_draws(self.x_scaler(x), draws, self.net.activation))
 
@@ -363,11 +321,3 @@ class LitBayesianMLPClassifier(LitModule):
         loss = nll + kl_weight(self.global_step, self.kl_warmup_steps) * kl / self.num_train
         scalars = {"expected_nll": nll, "kl": kl}
         return StepOutput(loss, len(batch.x), mixture.log_probs, batch.y, scalars)
-
-    def eval_step(self, batch: SupervisedBatch) -> StepOutput:
-        """Negative log-likelihood of the mixture."""
-        return classification_output(self.predictive(batch.x), batch.y)
-
-    def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Most probable class, probabilities, both uncertainties in nats, and the true class."""
-        return classification_columns(self.predictive(batch.x), batch.y)

@@ -26,6 +26,8 @@ second form needs a norm after the last block. A hidden token's logits are
 Shape letters: B batch, T length, D model width, V vocabulary, L blocks, M hidden tokens.
 """
 
+from dataclasses import dataclass
+
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -40,31 +42,48 @@ from lit_models.weights.pretrained import load_pretrained
 _EPS = 1e-12
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """What an encoder is built from; the fields are arguments of :class:`LitBERT`.
+
+    Raises:
+        ValueError: If a size is not positive.
+    """
+
+    vocab_size: int
+    context_length: int
+    d_model: int = 64
+    num_layers: int = 2
+    num_heads: int = 4
+    dropout: float = 0.0
+    norm_first: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.vocab_size, self.context_length, self.d_model, self.num_layers) < 1:
+            raise ValueError(
+                "vocab_size, context_length, d_model and num_layers must be positive, got "
+                f"{self.vocab_size}, {self.context_length}, {self.d_model} and {self.num_layers}"
+            )
+
+
 class Block(nn.Module):
     """Self-attention and a feed-forward network, each with a residual connection.
-
-    Args:
-        d_model: Width D.
-        num_heads: Number of attention heads; divides D.
-        dropout: Probability of dropping a unit or an attention weight in training.
-        norm_first: Whether norms stand before attention and network, or after (the paper).
 
     Shape:
         Input and output ``(B, T, D)``; mask broadcastable to ``(B, H, T, T)``.
     """
 
-    def __init__(
-        self, d_model: int, num_heads: int, dropout: float = 0.0, norm_first: bool = False
-    ) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.norm_first = norm_first
-        self.attention = MultiHeadAttention(d_model, num_heads, dropout)
-        self.norm1 = nn.LayerNorm(d_model, eps=_EPS)
+        width = config.d_model
+        self.norm_first = config.norm_first
+        self.attention = MultiHeadAttention(width, config.num_heads, config.dropout)
+        self.norm1 = nn.LayerNorm(width, eps=_EPS)
         self.feed_forward = nn.Sequential(
-            nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model)
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
-        self.norm2 = nn.LayerNorm(d_model, eps=_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.norm2 = nn.LayerNorm(width, eps=_EPS)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Next hidden states; positions attend where ``mask`` is True."""
@@ -80,45 +99,21 @@ class Block(nn.Module):
 class BERT(nn.Module):
     """The encoder: embeddings and blocks.
 
-    Args:
-        vocab_size: Number V of tokens.
-        context_length: Largest length T.
-        d_model: Width D.
-        num_layers: Number L of blocks.
-        num_heads: Attention heads per block; divides D.
-        dropout: Probability of dropping a unit or an attention weight in training.
-        norm_first: Whether norms stand before attention and network, or after (the paper).
-
     Shape:
         Tokens, segments and mask ``(B, T)`` to hidden states ``(B, T, D)``.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        context_length: int,
-        d_model: int = 64,
-        num_layers: int = 2,
-        num_heads: int = 4,
-        dropout: float = 0.0,
-        norm_first: bool = False,
-    ) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        if min(vocab_size, context_length, d_model, num_layers) < 1:
-            raise ValueError(
-                "vocab_size, context_length, d_model and num_layers must be positive, got "
-                f"{vocab_size}, {context_length}, {d_model} and {num_layers}"
-            )
-        self.context_length = context_length
-        self.token_embedding = nn.Embedding(vocab_size, d_model)
-        self.position_embedding = nn.Embedding(context_length, d_model)
-        self.segment_embedding = nn.Embedding(2, d_model)
-        self.embedding_norm = nn.LayerNorm(d_model, eps=_EPS)
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(d_model, num_heads, dropout, norm_first) for _ in range(num_layers)
-        )
-        self.norm = nn.LayerNorm(d_model, eps=_EPS) if norm_first else nn.Identity()
+        width = config.d_model
+        self.context_length = config.context_length
+        self.token_embedding = nn.Embedding(config.vocab_size, width)
+        self.position_embedding = nn.Embedding(config.context_length, width)
+        self.segment_embedding = nn.Embedding(2, width)
+        self.embedding_norm = nn.LayerNorm(width, eps=_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(width, eps=_EPS) if config.norm_first else nn.Identity()
 
     def forward(
         self, tokens: Tensor, segments: Tensor | None = None, mask: Tensor | None = None
@@ -145,9 +140,6 @@ class BERT(nn.Module):
 class Pooler(nn.Module):
     """Summary of a sequence: dense layer and tanh on the state of its first token, [CLS].
 
-    Args:
-        d_model: Width D.
-
     Shape:
         Hidden states ``(B, T, D)`` to ``(B, D)``.
     """
@@ -163,10 +155,6 @@ class Pooler(nn.Module):
 
 class MaskedHead(nn.Module):
     """Logits of hidden tokens; the caller hands it the token embedding it is tied to.
-
-    Args:
-        d_model: Width D.
-        vocab_size: Number V of tokens.
 
     Shape:
         Hidden states ``(..., D)`` to logits ``(..., V)``.
@@ -184,13 +172,7 @@ class MaskedHead(nn.Module):
 
 
 class BERTForPreTraining(nn.Module):
-    """Encoder with the heads of the two pre-training tasks.
-
-    Args:
-        encoder: The encoder.
-        next_sentence: Whether there is a next-sentence task.
-        init_std: Standard deviation s of the initial weights.
-    """
+    """Encoder with the heads of the two pre-training tasks; arguments as for :class:`LitBERT`."""
 
     def __init__(self, encoder: BERT, next_sentence: bool = True, init_std: float = 0.02) -> None:
         super().__init__()
@@ -285,10 +267,16 @@ class LitBERT(LitModule):
         }
         super().__init__(metrics, optimizer, lr_scheduler)
         self.next_sentence = next_sentence
-        encoder = BERT(
-            vocab_size, context_length, d_model, num_layers, num_heads, dropout, norm_first
+        config = EncoderConfig(
+            vocab_size=vocab_size,
+            context_length=context_length,
+            d_model=d_model,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            dropout=dropout,
+            norm_first=norm_first,
         )
-        self.net = BERTForPreTraining(encoder, next_sentence, init_std)
+        self.net = BERTForPreTraining(BERT(config), next_sentence, init_std)
         if pretrained is not None:
             load_pretrained(self.net, pretrained)
         if compile:

@@ -6,7 +6,7 @@ r"""A BERT fine-tuned to classify texts.
 Devlin et al. (2019), section 3.2; encoder, pooler and head all learn. The pooler is the
 pre-trained one where the checkpoint has it (it learns from next sentences), else a fresh one.
 
-Shape letters: B batch, T length, D model width, K classes, V vocabulary.
+Shape letters: B batch, T length, D model width, L blocks, K classes, V vocabulary.
 """
 
 import torch
@@ -16,19 +16,13 @@ from torch.nn import functional as F
 
 from datamodules.batches import TokenBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.bert import BERT, Pooler, reset_parameters
+from lit_models.bert import BERT, EncoderConfig, Pooler, reset_parameters
 from lit_models.metrics.scores import CrossEntropy, TokenAccuracy
 from lit_models.weights.pretrained import load_pretrained
 
 
 class BERTClassifier(nn.Module):
-    """Encoder, pooler and a linear head.
-
-    Args:
-        encoder: The encoder.
-        num_classes: Number K of classes.
-        dropout: Probability of dropping a unit before the head in training.
-        init_std: Standard deviation of the initial weights.
+    """Encoder, pooler, dropout and a linear head; arguments as for :class:`LitBERTClassifier`.
 
     Shape:
         Tokens, segments and mask ``(B, T)`` to logits ``(B, K)``.
@@ -62,7 +56,7 @@ class LitBERTClassifier(LitModule):
         context_length: Largest number T of tokens the model sees.
         num_classes: Number K of classes.
         d_model: Width D.
-        num_layers: Number of blocks.
+        num_layers: Number L of blocks.
         num_heads: Attention heads per block; divides D.
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network, or after (the paper).
@@ -97,10 +91,16 @@ class LitBERTClassifier(LitModule):
         super().__init__(
             {"accuracy": TokenAccuracy(), "cross_entropy": CrossEntropy()}, optimizer, lr_scheduler
         )
-        encoder = BERT(
-            vocab_size, context_length, d_model, num_layers, num_heads, dropout, norm_first
+        config = EncoderConfig(
+            vocab_size=vocab_size,
+            context_length=context_length,
+            d_model=d_model,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            dropout=dropout,
+            norm_first=norm_first,
         )
-        self.net = BERTClassifier(encoder, num_classes, dropout, init_std)
+        self.net = BERTClassifier(BERT(config), num_classes, dropout, init_std)
         if pretrained is not None:
             load_pretrained(self.net, pretrained, fresh=("head.", "pooler."))
 
@@ -118,6 +118,7 @@ class LitBERTClassifier(LitModule):
         return StepOutput(F.cross_entropy(logits, batch.y), len(batch.y), logits, batch.y)
 
     def predict_step(self, batch: TokenBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Likeliest class and the probability of each one."""
-        probabilities = self(batch.tokens, batch.segments, batch.mask).softmax(-1)
-        return {"prediction": probabilities.argmax(-1), "probability": probabilities}
+        """Likeliest class, the probability of each one, and the true class."""
+        assert batch.y is not None
+        probability = self(batch.tokens, batch.segments, batch.mask).softmax(-1)
+        return {"class": probability.argmax(-1), "probability": probability, "target": batch.y}

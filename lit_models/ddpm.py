@@ -7,21 +7,22 @@ r"""Denoising diffusion probabilistic models: learn to predict noise, sample by 
         \epsilon_\theta(x_t, t)\Big) + \sigma_t z
 
 Ho et al., "Denoising Diffusion Probabilistic Models" (2020). The process and its samplers are in
-:mod:`lit_models.layers.gaussian_diffusion`, the U-Net in :mod:`lit_models.layers.unet`. With
+:mod:`lit_models.layers.gaussian_diffusion`, the model around any network, which trains without a
+Trainer too, is :class:`lit_models.layers.ddpm.DDPM`, the U-Net :mod:`lit_models.layers.unet`. With
 classes, guidance samples from :math:`(1 + w)\, \epsilon_\theta(x, y) - w\, \epsilon_\theta(x)`, Ho
 and Salimans (2022); a share of the training rows has its class dropped. Deviations:
 
 * Data are standardised inside the model by the scale of the training rows, which the process needs:
   it keeps the variance of data that have variance 1.
-* Vectors have a residual network, :math:`h + W_2 \,\mathrm{silu}(W_1 h + P\,\mathrm{silu}(e))` with
-  the step's embedding e, in the place of the paper's U-Net.
+* Vectors have a residual perceptron (:mod:`lit_models.layers.residual_mlp`) in the place of the
+  paper's U-Net.
 * Loss, ``eps_mse`` and the noise are per number of a sample: means, not sums, over D.
 
 Shape letters: B batch, D numbers in a sample, T steps of the process, W width, K classes.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -32,6 +33,7 @@ from torchmetrics import MeanSquaredError, Metric, MetricCollection
 
 from datamodules.batches import SampleBatch
 from lit_models.base import LitModule, StepOutput
+from lit_models.layers.ddpm import DDPM
 from lit_models.layers.gaussian_diffusion import (
     GaussianDiffusion,
     Prediction,
@@ -39,46 +41,12 @@ from lit_models.layers.gaussian_diffusion import (
     StepSampler,
     Variance,
 )
+from lit_models.layers.residual_mlp import ResidualMLP
 from lit_models.layers.shared_noise import SharedNoise
 from lit_models.layers.standardize import Standardize
 from lit_models.layers.step_embedding import StepEmbedding, TimeFeatures
 from lit_models.layers.unet import UNet
 from lit_models.metrics.samples import MMD, SlicedWasserstein
-
-# Numbers of one activation: on a CPU a sampler's network sees rows of so many at once, which stay
-# in its cache (``python -m scripts.benchmark --only diffusion``).
-_BLOCK = 2**17
-
-
-class ResidualMLP(nn.Module):
-    """Noise in a vector.
-
-    Args:
-        num_features: Numbers D in a sample.
-        hidden_size: Width W of the network and of the step embedding.
-        num_blocks: Number of residual blocks.
-
-    Shape:
-        Input ``(B, ...)`` and embedding ``(B, W)`` or ``(1, W)``, output as the input.
-    """
-
-    def __init__(self, num_features: int, hidden_size: int, num_blocks: int) -> None:
-        super().__init__()
-        self.inner = nn.Linear(num_features, hidden_size)
-        self.first = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(num_blocks))
-        self.second = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(num_blocks))
-        self.condition = nn.Linear(hidden_size, num_blocks * hidden_size)
-        self.outer = nn.Linear(hidden_size, num_features)
-        nn.init.zeros_(self.outer.weight)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Output of the network."""
-        h = self.inner(x.flatten(1))
-        shifts = self.condition(F.silu(embedding)).chunk(len(self.first), dim=-1)
-        for first, second, shift in zip(self.first, self.second, shifts, strict=True):
-            h = h + second(F.silu(first(h) + shift))
-        out: Tensor = self.outer(h)
-        return out.view_as(x)
 
 
 class LitDDPM(LitModule):
@@ -152,12 +120,11 @@ class LitDDPM(LitModule):
             shape, num_classes, denoiser, hidden_size, num_blocks, guidance_weight, class_dropout
         )
         self.sample_shape, self.num_classes = shape, num_classes
-        self.prediction, self.class_dropout = prediction, class_dropout
-        self.guidance_weight, self.hidden_size = guidance_weight, hidden_size
-        self.diffusion = GaussianDiffusion(num_steps, schedule, beta_start, beta_end, betas)
-        self.step_sampler = StepSampler(self.diffusion.num_steps, time_sampling == "importance")
+        self.class_dropout = class_dropout
+        diffusion = GaussianDiffusion(num_steps, schedule, beta_start, beta_end, betas)
+        self.step_sampler = StepSampler(diffusion.num_steps, time_sampling == "importance")
         self.embedding = StepEmbedding(
-            self.diffusion.num_steps, hidden_size, time_features, num_time_features, num_classes
+            diffusion.num_steps, hidden_size, time_features, num_time_features, num_classes
         )
         num_features = math.prod(shape)
         self.denoiser: nn.Module
@@ -165,11 +132,22 @@ class LitDDPM(LitModule):
             self.denoiser = UNet(shape[0], hidden_size, num_blocks, channel_multipliers, dropout)
         else:
             self.denoiser = ResidualMLP(num_features, hidden_size, num_blocks)
-        self.x_scaler = Standardize(num_features if len(shape) == 1 else 1)
         if sampler == "ddim":
-            self.sampler_steps = self.diffusion.ddim(eta, num_sample_steps)
+            steps = diffusion.ddim(eta, num_sample_steps)
         else:
-            self.sampler_steps = self.diffusion.ancestral(variance, num_sample_steps)
+            steps = diffusion.ancestral(variance, num_sample_steps)
+        self.ddpm = DDPM(
+            self._network,
+            diffusion,
+            shape,
+            num_classes,
+            prediction,
+            steps,
+            guidance_weight,
+            shared_step=True,
+            num_hidden=hidden_size * math.prod(shape[1:]),
+        )
+        self.x_scaler = Standardize(num_features if len(shape) == 1 else 1)
         distances: dict[str, Metric | MetricCollection] = {"wasserstein": SlicedWasserstein(1)}
         if num_features > 1:
             distances = {
@@ -194,41 +172,27 @@ class LitDDPM(LitModule):
             t: Step of each, ``(B,)``.
             y: Class of each, ``(B,)``; None for no class.
         """
-        # shape[0], not len(), which would export for one number of rows alone
-        output = self._output(x_t, self.embedding(t), self._class_vectors(x_t.shape[0], y))
-        return self.diffusion.to_noise(output, x_t, t, self.prediction)
+        noise: Tensor = self.ddpm(x_t, t, y)
+        return noise
+
+    def _network(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """Output of the network for samples in standard units."""
+        output: Tensor = self.denoiser(x, self.embedding(t, y))
+        return output
 
     def example_inputs(self, batch: SampleBatch) -> dict[str, Any]:
         """The rows, as if noised, each at the first step."""
         t = torch.zeros(len(batch.x0), dtype=torch.long)
         return {"x_t": batch.x0, "t": t, "y": batch.y if self.num_classes else None}
 
-    def _class_vectors(self, num_rows: int, y: Tensor | None) -> list[Tensor]:
-        """Embeddings of the classes and, for guidance, of no class; empty without classes."""
-        table = self.embedding.classes
-        if table is None:
-            return []
-        none = torch.full((num_rows,), self.num_classes, device=table.weight.device)
-        if y is None or self.guidance_weight == 0:
-            return [table(none if y is None else y)]
-        return [table(y), table(none)]
-
-    def _output(self, x: Tensor, embedding: Tensor, classes: list[Tensor]) -> Tensor:
-        """Output of the network; one pass for both sides of the guidance."""
-        if len(classes) < 2:
-            out: Tensor = self.denoiser(x, embedding + classes[0] if classes else embedding)
-            return out
-        both = torch.cat([embedding + vectors for vectors in classes])
-        with_class, without = self.denoiser(torch.cat([x, x]), both).chunk(2)
-        guided: Tensor = with_class + self.guidance_weight * (with_class - without)
-        return guided
-
     def draws(self, num_rows: int, stream: int = 0, seed: int | None = None) -> SharedNoise:
         """Random numbers of the rows of a batch; streams are unrelated."""
-        seed = self.step_seed if seed is None else seed
+        attached = self._trainer is not None
+        if seed is None and attached and self.trainer.state.stage is not None:
+            seed = self.step_seed  # of a batch that runs; what a fit leaves behind is none's
         if seed is None:
             seed = int(torch.randint(2**62, ()).item())
-        world_size = self.trainer.world_size if self._trainer is not None else 1
+        world_size = self.trainer.world_size if attached else 1
         stream_seed = hash((seed, stream))
         return SharedNoise(stream_seed, num_rows, self.global_rank, world_size, self.device)
 
@@ -250,13 +214,14 @@ class LitDDPM(LitModule):
     def eval_step(self, batch: SampleBatch) -> StepOutput:
         """The same at uniform steps, with the predicted noise and the exactly expected one."""
         draws = self.draws(len(batch.x0))
-        last = self.diffusion.num_steps - 1
-        t = (draws.uniform() * self.diffusion.num_steps).long().clamp(max=last)
+        diffusion = self.ddpm.diffusion
+        last = diffusion.num_steps - 1
+        t = (draws.uniform() * diffusion.num_steps).long().clamp(max=last)
         x_t, output, target, noise = self._denoise(batch.x0, t, batch.y, draws)
-        preds = self.diffusion.to_noise(output, x_t, t, self.prediction).to(x_t.dtype)
+        preds = diffusion.to_noise(output, x_t, t, self.ddpm.prediction).to(x_t.dtype)
         if self._law is not None:
             law = self._law.standardized(self.x_scaler.mean, self.x_scaler.std)
-            noise = law.noise(x_t, self.diffusion.alphas_cumprod[t]).to(x_t.dtype)
+            noise = law.noise(x_t, diffusion.alphas_cumprod[t]).to(x_t.dtype)
         return StepOutput(F.mse_loss(output, target), len(x_t), preds, noise)
 
     def _denoise(
@@ -265,9 +230,7 @@ class LitDDPM(LitModule):
         """Noised samples, the network's output for them, its target, and the noise."""
         x0 = self.x_scaler(x0)
         noise = draws.normal(self.sample_shape, x0.dtype)
-        x_t = self.diffusion.q_sample(x0, t, noise)
-        output = self.denoiser(x_t, self.embedding(t, y))
-        return x_t, output, self.diffusion.target(x0, noise, t, self.prediction), noise
+        return *self.ddpm.denoise(x0, t, y if self.num_classes else None, noise), noise
 
     def test_step(self, batch: SampleBatch, batch_idx: int) -> dict[str, Tensor]:
         """Updates the metrics, and draws a sample for each row to compare the two sets."""
@@ -303,40 +266,8 @@ class LitDDPM(LitModule):
             Samples in the units of the data, ``(B, *sample_shape)``.
         """
         draws = self.draws(num_samples, stream=1, seed=seed)
-        *_, x = self.reverse(draws.normal(self.sample_shape, self.x_scaler.mean.dtype), draws, y)
-        return self.x_scaler.inverse(x)
-
-    @torch.no_grad()
-    def reverse(self, x: Tensor, draws: SharedNoise, y: Tensor | None = None) -> Iterator[Tensor]:
-        """Removes the noise step by step, in place.
-
-        Args:
-            x: Noise in standard units, ``(B, *sample_shape)``; overwritten.
-            draws: Fresh noise.
-            y: Class of each sample, ``(B,)``.
-
-        Yields:
-            The samples after each step: the same tensor every time.
-        """
-        steps = self.diffusion.for_output(self.sampler_steps, self.prediction)
-        embeddings = self.embedding(steps.t.to(self.device)).split(1)
-        blocks = self._blocks(x, self._class_vectors(len(x), y))
-        scales = zip(*(column.tolist() for column in steps[1:]), strict=True)
-        for embedding, (scale, factor, std) in zip(embeddings, scales, strict=True):
-            for rows, classes in blocks:
-                output = self._output(rows, embedding, classes)
-                rows.mul_(scale).add_(output, alpha=factor)
-            if std > 0:
-                x.add_(draws.normal(self.sample_shape, x.dtype), alpha=std)
-            yield x
-
-    def _blocks(self, x: Tensor, classes: list[Tensor]) -> list[tuple[Tensor, list[Tensor]]]:
-        """Rows with their classes' vectors, as many as the device takes at once."""
-        size = len(x)
-        if x.device.type == "cpu":
-            size = _BLOCK // (self.hidden_size * math.prod(self.sample_shape[1:]))
-        parts = zip(*(torch.split(rows, max(size, 1)) for rows in (x, *classes)), strict=True)
-        return [(rows, vectors) for rows, *vectors in parts]
+        dtype = next(self.parameters()).dtype
+        return self.x_scaler.inverse(self.ddpm.sample(num_samples, y, draws, dtype))
 
 
 def _check(

@@ -25,29 +25,16 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
-from lit_models.base import LitModule, StepOutput
-from lit_models.layers.densities import (
-    CategoricalMixture,
-    GaussianMixture,
-    classification_columns,
-    classification_output,
-    regression_columns,
-    regression_output,
-)
-from lit_models.layers.standardize import Standardize
-from lit_models.metrics.predictive import classification_metrics, regression_metrics
+from lit_models.base import StepOutput
+from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.mlp import MLP, Activation
+from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 
 class Ensemble(nn.Module):
     """Perceptrons of one shape with independent initial weights, evaluated in one pass.
 
-    Args:
-        num_members: Number S of members.
-        in_features: Size D of each input.
-        hidden_sizes: Width of each hidden layer.
-        out_features: Size K of each output.
-        activation: Non-linearity.
+    Arguments as for :class:`LitDeepEnsemble`; ``out_features`` counts a member's outputs.
 
     Raises:
         ValueError: If a width or the number of members is not positive.
@@ -88,7 +75,7 @@ class Ensemble(nn.Module):
         return outputs
 
 
-class LitDeepEnsemble(LitModule):
+class LitDeepEnsemble(PredictiveRegressor):
     r"""Deep ensemble for regression; each member predicts a mean and a variance.
 
     Args:
@@ -121,20 +108,14 @@ class LitDeepEnsemble(LitModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(regression_metrics(), optimizer, lr_scheduler)
+        super().__init__(in_features, out_features, optimizer, lr_scheduler)
         if min_std <= 0:
             raise ValueError(f"min_std must be positive, got {min_std}")
         self.min_std = min_std
-        self.x_scaler = Standardize(in_features)
-        self.y_scaler = Standardize(out_features)
         self.net = Ensemble(num_members, in_features, hidden_sizes, 2 * out_features, activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mean prediction in the units of the data, ``(B, K)``."""
-        return self.predictive(x).mean
-
-    def predictive(self, x: Tensor) -> GaussianMixture:
-        """Predictive density of each row: one component per member."""
+    def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> GaussianMixture:
+        """One component per member."""
         mean, raw = self.net(self.x_scaler(x)).chunk(2, dim=-1)
         std = (F.softplus(raw) + self.min_std**2).sqrt()
         return GaussianMixture(self.y_scaler.inverse(mean), std * self.y_scaler.std)
@@ -145,16 +126,8 @@ class LitDeepEnsemble(LitModule):
         loss = -mixture.component_log_prob(batch.y).mean()
         return StepOutput(loss, len(batch.x), mixture, batch.y)
 
-    def eval_step(self, batch: SupervisedBatch) -> StepOutput:
-        """Negative log-likelihood of the mixture."""
-        return regression_output(self.predictive(batch.x), batch.y)
 
-    def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Mean, both kinds of uncertainty, the 95 % interval and the target."""
-        return regression_columns(self.predictive(batch.x), batch.y)
-
-
-class LitDeepEnsembleClassifier(LitModule):
+class LitDeepEnsembleClassifier(PredictiveClassifier):
     """Deep ensemble with a softmax.
 
     Args:
@@ -183,16 +156,11 @@ class LitDeepEnsembleClassifier(LitModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(classification_metrics(num_classes), optimizer, lr_scheduler)
-        self.x_scaler = Standardize(in_features)
+        super().__init__(in_features, num_classes, optimizer, lr_scheduler)
         self.net = Ensemble(num_members, in_features, hidden_sizes, num_classes, activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Log probability of each class, ``(B, K)``."""
-        return self.predictive(x).log_probs
-
-    def predictive(self, x: Tensor) -> CategoricalMixture:
-        """Predictive distribution of each row: one component per member."""
+    def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> CategoricalMixture:
+        """One component per member."""
         return CategoricalMixture(self.net(self.x_scaler(x)))
 
     def step(self, batch: SupervisedBatch) -> StepOutput:
@@ -200,11 +168,3 @@ class LitDeepEnsembleClassifier(LitModule):
         mixture = self.predictive(batch.x)
         loss = -mixture.component_log_prob(batch.y).mean()
         return StepOutput(loss, len(batch.x), mixture.log_probs, batch.y)
-
-    def eval_step(self, batch: SupervisedBatch) -> StepOutput:
-        """Negative log-likelihood of the mixture."""
-        return classification_output(self.predictive(batch.x), batch.y)
-
-    def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Most probable class, probabilities, both uncertainties in nats, and the true class."""
-        return classification_columns(self.predictive(batch.x), batch.y)

@@ -26,6 +26,7 @@ Shape letters: B batch, T length, D model width, V vocabulary, L blocks.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,105 +42,88 @@ from lit_models.metrics.scores import CrossEntropy, GroupedCrossEntropy, Perplex
 from lit_models.weights.pretrained import load_pretrained
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """What a decoder is built from; the fields are arguments of :class:`LitGPT`.
+
+    Raises:
+        ValueError: If a size is not positive.
+    """
+
+    context_length: int
+    d_model: int = 128
+    num_layers: int = 4
+    num_heads: int = 4
+    dropout: float = 0.0
+    norm_first: bool = True
+    bias: bool = True
+    init_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        if min(self.context_length, self.d_model, self.num_layers) < 1:
+            raise ValueError(
+                "context_length, d_model and num_layers must be positive, got "
+                f"{self.context_length}, {self.d_model} and {self.num_layers}"
+            )
+
+
 class Block(nn.Module):
     """Causal self-attention and a feed-forward network, each with a residual connection.
-
-    Args:
-        d_model: Width D.
-        num_heads: Number of attention heads; divides D.
-        dropout: Probability of dropping a unit or an attention weight in training.
-        norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
-        bias: Whether linear maps and norms have biases.
 
     Shape:
         Input and output ``(B, T, D)``.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        num_heads: int,
-        dropout: float = 0.0,
-        norm_first: bool = True,
-        bias: bool = True,
-    ) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.norm_first = norm_first
-        self.norm1 = nn.LayerNorm(d_model, bias=bias)
-        self.attention = MultiHeadAttention(d_model, num_heads, dropout, bias)
-        self.norm2 = nn.LayerNorm(d_model, bias=bias)
+        width, bias = config.d_model, config.bias
+        self.norm_first = config.norm_first
+        self.norm1 = nn.LayerNorm(width, bias=bias)
+        self.attention = MultiHeadAttention(width, config.num_heads, config.dropout, bias)
+        self.norm2 = nn.LayerNorm(width, bias=bias)
         self.feed_forward = nn.Sequential(
-            nn.Linear(d_model, 4 * d_model, bias=bias),
+            nn.Linear(width, 4 * width, bias=bias),
             nn.GELU(approximate="tanh"),
-            nn.Linear(4 * d_model, d_model, bias=bias),
+            nn.Linear(4 * width, width, bias=bias),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, cache: KeyValueCache | None = None
     ) -> Tensor:
         """Next hidden states; ``mask`` replaces the causal one where it is given."""
-        causal = mask is None and x.shape[1] > 1
-
-        def attend(states: Tensor) -> Tensor:
-            out = self.attention(states, mask=mask, is_causal=causal, cache=cache)
-            dropped: Tensor = self.dropout(out)
-            return dropped
-
-        def transform(states: Tensor) -> Tensor:
-            dropped: Tensor = self.dropout(self.feed_forward(states))
-            return dropped
-
         if self.norm_first:
-            x = x + attend(self.norm1(x))
-            x = x + transform(self.norm2(x))
-        else:
-            x = self.norm1(x + attend(x))
-            x = self.norm2(x + transform(x))
-        return x
+            x = x + self._attend(self.norm1(x), mask, cache)
+            return x + self._transform(self.norm2(x))
+        x = self.norm1(x + self._attend(x, mask, cache))
+        out: Tensor = self.norm2(x + self._transform(x))
+        return out
+
+    def _attend(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
+        causal = mask is None and x.shape[1] > 1
+        out: Tensor = self.dropout(self.attention(x, mask=mask, is_causal=causal, cache=cache))
+        return out
+
+    def _transform(self, x: Tensor) -> Tensor:
+        out: Tensor = self.dropout(self.feed_forward(x))
+        return out
 
 
 class Decoder(nn.Module):
     """Positions and blocks: what a GPT is beside its tokens.
 
-    Args:
-        context_length: Largest length T.
-        d_model: Width D.
-        num_layers: Number L of blocks.
-        num_heads: Attention heads per block; divides D.
-        dropout: Probability of dropping a unit or an attention weight in training.
-        norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
-        bias: Whether linear maps and norms have biases.
-        init_std: Standard deviation s of the initial weights.
-
     Shape:
         Embedded inputs and hidden states ``(B, T, D)``.
     """
 
-    def __init__(
-        self,
-        context_length: int,
-        d_model: int,
-        num_layers: int,
-        num_heads: int,
-        dropout: float = 0.0,
-        norm_first: bool = True,
-        bias: bool = True,
-        init_std: float = 0.02,
-    ) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        if min(context_length, d_model, num_layers) < 1:
-            raise ValueError(
-                "context_length, d_model and num_layers must be positive, got "
-                f"{context_length}, {d_model} and {num_layers}"
-            )
-        self.context_length, self.init_std = context_length, init_std
-        self.position_embedding = nn.Embedding(context_length, d_model)
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(d_model, num_heads, dropout, norm_first, bias) for _ in range(num_layers)
-        )
-        self.norm = nn.LayerNorm(d_model, bias=bias) if norm_first else nn.Identity()
+        self.context_length, self.init_std = config.context_length, config.init_std
+        self.position_embedding = nn.Embedding(config.context_length, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        last = nn.LayerNorm(config.d_model, bias=config.bias)
+        self.norm = last if config.norm_first else nn.Identity()
 
     def reset_parameters(self) -> None:
         """Draws the weights afresh."""
@@ -194,53 +178,27 @@ class Decoder(nn.Module):
 class GPT(Decoder):
     """A decoder with a token embedding and the output tied to it.
 
-    Args:
-        vocab_size: Number V of tokens.
-        context_length: Largest length T.
-        d_model: Width D.
-        num_layers: Number L of blocks.
-        num_heads: Attention heads per block; divides D.
-        dropout: Probability of dropping a unit or an attention weight in training.
-        norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
-        bias: Whether linear maps and norms have biases.
-        init_std: Standard deviation s of the initial weights.
-
     Shape:
         Tokens ``(B, T)`` to logits ``(B, T, V)``.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        context_length: int,
-        d_model: int = 128,
-        num_layers: int = 4,
-        num_heads: int = 4,
-        dropout: float = 0.0,
-        norm_first: bool = True,
-        bias: bool = True,
-        init_std: float = 0.02,
-    ) -> None:
-        super().__init__(
-            context_length, d_model, num_layers, num_heads, dropout, norm_first, bias, init_std
-        )
-        self.token_embedding = nn.Embedding(vocab_size, d_model)
+    def __init__(self, vocab_size: int, config: DecoderConfig) -> None:
+        super().__init__(config)
+        self.token_embedding = nn.Embedding(vocab_size, config.d_model)
         self.reset_parameters()
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embedded tokens, ``(B, T, D)``."""
+        embedded: Tensor = self.token_embedding(tokens)
+        return embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Unnormalised log-probabilities of the next token, ``(..., V)``."""
         return F.linear(hidden, self.token_embedding.weight)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None = None,
-        mask: Tensor | None = None,
-        caches: Sequence[KeyValueCache] | None = None,
-    ) -> Tensor:
-        """Logits of the token after each one; arguments as :meth:`hidden_states`."""
-        embedded = self.token_embedding(tokens)
-        return self.logits(self.hidden_states(embedded, positions, mask, caches))
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of the token after each one."""
+        return self.logits(self.hidden_states(self.embed(tokens)))
 
 
 class LitGPT(LitModule):
@@ -306,17 +264,17 @@ class LitGPT(LitModule):
         super().__init__(metrics, optimizer, lr_scheduler)
         self.num_new_tokens = num_new_tokens
         self.sampling = Sampling(temperature, top_k, top_p, sampling_seed)
-        self.net = GPT(
-            vocab_size,
-            context_length,
-            d_model,
-            num_layers,
-            num_heads,
-            dropout,
-            norm_first,
-            bias,
-            init_std,
+        config = DecoderConfig(
+            context_length=context_length,
+            d_model=d_model,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            dropout=dropout,
+            norm_first=norm_first,
+            bias=bias,
+            init_std=init_std,
         )
+        self.net = GPT(vocab_size, config)
         if pretrained is not None:
             load_pretrained(self.net, pretrained)
         if compile:

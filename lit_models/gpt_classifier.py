@@ -8,7 +8,7 @@ with the state :math:`h_m` of the last token. Radford et al. (2018), section 3.2
 are maximised: :math:`L_3 = L_2 + \lambda L_1`. Deviation: each part is a mean, over texts and over
 tokens, so that :math:`\lambda` does not depend on the texts' lengths.
 
-Shape letters: B batch, T length, D model width, K classes, V vocabulary, N tokens.
+Shape letters: B batch, T length, D model width, L blocks, K classes, V vocabulary, N tokens.
 """
 
 import torch
@@ -18,18 +18,13 @@ from torch.nn import functional as F
 
 from datamodules.batches import TokenBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.gpt import GPT
+from lit_models.gpt import GPT, DecoderConfig
 from lit_models.metrics.scores import CrossEntropy, TokenAccuracy
 from lit_models.weights.pretrained import load_pretrained
 
 
 class GPTClassifier(nn.Module):
-    """A GPT with a linear head on the state of each text's last token.
-
-    Args:
-        gpt: The language model.
-        num_classes: Number K of classes.
-        dropout: Probability of dropping a unit before the head in training.
+    """A GPT with dropout and a linear head on the state of each text's last token.
 
     Shape:
         Tokens and mask ``(B, T)`` to class logits ``(B, K)`` and hidden states ``(B, T, D)``.
@@ -61,7 +56,7 @@ class LitGPTClassifier(LitModule):
         context_length: Largest number T of tokens the model sees.
         num_classes: Number K of classes.
         d_model: Width D.
-        num_layers: Number of blocks.
+        num_layers: Number L of blocks.
         num_heads: Attention heads per block; divides D.
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
@@ -103,18 +98,17 @@ class LitGPTClassifier(LitModule):
         if lm_weight < 0:
             raise ValueError(f"lm_weight must not be negative, got {lm_weight}")
         self.lm_weight = lm_weight
-        gpt = GPT(
-            vocab_size,
-            context_length,
-            d_model,
-            num_layers,
-            num_heads,
-            dropout,
-            norm_first,
-            bias,
-            init_std,
+        config = DecoderConfig(
+            context_length=context_length,
+            d_model=d_model,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            dropout=dropout,
+            norm_first=norm_first,
+            bias=bias,
+            init_std=init_std,
         )
-        self.net = GPTClassifier(gpt, num_classes, dropout)
+        self.net = GPTClassifier(GPT(vocab_size, config), num_classes, dropout)
         if pretrained is not None:
             load_pretrained(self.net, pretrained, fresh=("head.",))
 
@@ -145,6 +139,7 @@ class LitGPTClassifier(LitModule):
         return StepOutput(F.cross_entropy(logits, batch.y), len(batch.y), logits, batch.y)
 
     def predict_step(self, batch: TokenBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Likeliest class and the probability of each one."""
-        probabilities = self(batch.tokens, batch.mask).softmax(-1)
-        return {"prediction": probabilities.argmax(-1), "probability": probabilities}
+        """Likeliest class, the probability of each one, and the true class."""
+        probability = self(batch.tokens, batch.mask).softmax(-1)
+        assert batch.y is not None
+        return {"class": probability.argmax(-1), "probability": probability, "target": batch.y}

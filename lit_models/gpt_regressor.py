@@ -8,7 +8,7 @@ Garg et al., "What Can Transformers Learn In-Context? A Case Study of Simple Fun
 (2022). Deviation: they give x and y a position each, which the model must first learn to pair;
 here position t holds its question and the example before it, so that T examples take T positions.
 
-Shape letters: B batch, T examples, F input size, D model width.
+Shape letters: B batch, T examples, F input size, D model width, L blocks.
 """
 
 import torch
@@ -19,49 +19,21 @@ from torchmetrics import MeanSquaredError
 
 from datamodules.batches import ExamplesBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.gpt import Decoder
+from lit_models.gpt import Decoder, DecoderConfig
 
 
 class GPTRegressor(Decoder):
     """A decoder whose inputs are examples.
-
-    Args:
-        in_features: Size F of each input.
-        context_length: Largest number T of examples.
-        d_model: Width D.
-        num_layers: Number of blocks.
-        num_heads: Attention heads per block; divides D.
-        dropout: Probability of dropping a unit or an attention weight in training.
-        norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
-        init_std: Standard deviation of the initial weights.
 
     Shape:
         Inputs ``(B, T, F)`` and answers ``(B, T)`` to forecasts ``(B, T)``; forecast t sees answers
         before t alone.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        context_length: int,
-        d_model: int,
-        num_layers: int,
-        num_heads: int,
-        dropout: float = 0.0,
-        norm_first: bool = True,
-        init_std: float = 0.02,
-    ) -> None:
-        super().__init__(
-            context_length,
-            d_model,
-            num_layers,
-            num_heads,
-            dropout,
-            norm_first,
-            init_std=init_std,
-        )
-        self.read_in = nn.Linear(2 * in_features + 1, d_model)
-        self.read_out = nn.Linear(d_model, 1)
+    def __init__(self, in_features: int, config: DecoderConfig) -> None:
+        super().__init__(config)
+        self.read_in = nn.Linear(2 * in_features + 1, config.d_model)
+        self.read_out = nn.Linear(config.d_model, 1)
         self.reset_parameters()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -80,7 +52,7 @@ class LitGPTRegressor(LitModule):
         in_features: Size F of each input.
         context_length: Largest number T of examples.
         d_model: Width D.
-        num_layers: Number of blocks.
+        num_layers: Number L of blocks.
         num_heads: Attention heads per block; divides D.
         dropout: Probability of dropping a unit or an attention weight in training.
         norm_first: Whether norms stand before attention and network (GPT-2) or after (GPT-1).
@@ -109,16 +81,16 @@ class LitGPTRegressor(LitModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__({"mse": MeanSquaredError()}, optimizer, lr_scheduler)
-        self.net = GPTRegressor(
-            in_features,
-            context_length,
-            d_model,
-            num_layers,
-            num_heads,
-            dropout,
-            norm_first,
-            init_std,
+        config = DecoderConfig(
+            context_length=context_length,
+            d_model=d_model,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            dropout=dropout,
+            norm_first=norm_first,
+            init_std=init_std,
         )
+        self.net = GPTRegressor(in_features, config)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Forecast of each answer, ``(B, T)``."""

@@ -29,15 +29,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules.batches import SupervisedBatch
-from lit_models.base import LitModule, StepOutput
-from lit_models.layers.densities import (
-    CategoricalMixture,
-    GaussianMixture,
-    classification_columns,
-    classification_output,
-    regression_columns,
-    regression_output,
-)
+from lit_models.base import StepOutput
+from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.network_draws import (
     ACTIVATIONS,
     Activation,
@@ -45,21 +38,13 @@ from lit_models.layers.network_draws import (
     draw_generator,
     evaluate_draws,
 )
-from lit_models.layers.standardize import Standardize
-from lit_models.metrics.predictive import classification_metrics, regression_metrics
+from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 
 class MCDropoutMLP(nn.Module):
     """Affine layers, each but the last followed by norm, non-linearity and dropout.
 
-    Args:
-        in_features: Size D of each input.
-        hidden_sizes: Width of each hidden layer.
-        out_features: Size K of each output.
-        activation: Non-linearity.
-        dropout: Probability of dropping a hidden unit.
-        input_dropout: Probability of dropping an input.
-        batch_norm: Whether to normalise before the non-linearity.
+    Arguments as for :class:`LitMCDropoutMLP`; ``out_features`` counts the outputs.
 
     Raises:
         ValueError: If a width is not positive or a dropout is not in [0, 1).
@@ -145,7 +130,7 @@ class MCDropoutMLP(nn.Module):
         return 0.5 * length_scale**2 * torch.stack(terms).sum()
 
 
-class LitMCDropoutMLP(LitModule):
+class LitMCDropoutMLP(PredictiveRegressor):
     r"""Monte-Carlo dropout for regression.
 
     Args:
@@ -188,14 +173,12 @@ class LitMCDropoutMLP(LitModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(regression_metrics(), optimizer, lr_scheduler)
+        super().__init__(in_features, out_features, optimizer, lr_scheduler)
         if tau is not None and tau <= 0:
             raise ValueError(f"tau must be positive, got {tau}")
         _check(length_scale, num_draws)
         self.num_train, self.num_draws = num_train, num_draws
         self.tau, self.length_scale = tau, length_scale
-        self.x_scaler = Standardize(in_features)
-        self.y_scaler = Standardize(out_features)
         self.net = MCDropoutMLP(
             in_features,
             hidden_sizes,
@@ -209,17 +192,8 @@ class LitMCDropoutMLP(LitModule):
         if tau is None:  # in units of 1 / the targets' variance
             self.log_tau = nn.Parameter(torch.ones(out_features))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mean prediction in the units of the data, ``(B, K)``."""
-        return self.predictive(x).mean
-
     def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> GaussianMixture:
-        """Predictive density of each row: one component per dropout mask.
-
-        Args:
-            x: Inputs, ``(B, D)``.
-            generator: Source of the masks; None gives the same masks at every call.
-        """
+        """One component per dropout mask."""
         draws = self.net.draw(self.num_draws, generator or draw_generator(x))
         return self._mixture(evaluate_draws(self.x_scaler(x), draws, self.net.activation))
 
@@ -238,16 +212,8 @@ class LitMCDropoutMLP(LitModule):
         loss = nll + self.net.penalty(self.length_scale) / self.num_train
         return StepOutput(loss, len(batch.x), mixture, batch.y, {"expected_nll": nll})
 
-    def eval_step(self, batch: SupervisedBatch) -> StepOutput:
-        """Negative log-likelihood of the mixture."""
-        return regression_output(self.predictive(batch.x), batch.y)
 
-    def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Mean, both kinds of uncertainty, the 95 % interval and the target."""
-        return regression_columns(self.predictive(batch.x), batch.y)
-
-
-class LitMCDropoutMLPClassifier(LitModule):
+class LitMCDropoutMLPClassifier(PredictiveClassifier):
     """Monte-Carlo dropout with a softmax.
 
     Args:
@@ -286,20 +252,15 @@ class LitMCDropoutMLPClassifier(LitModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(classification_metrics(num_classes), optimizer, lr_scheduler)
+        super().__init__(in_features, num_classes, optimizer, lr_scheduler)
         _check(length_scale, num_draws)
         self.num_train, self.num_draws, self.length_scale = num_train, num_draws, length_scale
-        self.x_scaler = Standardize(in_features)
         self.net = MCDropoutMLP(
             in_features, hidden_sizes, num_classes, activation, dropout, input_dropout, batch_norm
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Log probability of each class, ``(B, K)``."""
-        return self.predictive(x).log_probs
-
     def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> CategoricalMixture:
-        """Predictive distribution of each row, as in :meth:`LitMCDropoutMLP.predictive`."""
+        """One component per dropout mask."""
         draws = self.net.draw(self.num_draws, generator or draw_generator(x))
         return CategoricalMixture(evaluate_draws(self.x_scaler(x), draws, self.net.activation))
 
@@ -309,14 +270,6 @@ class LitMCDropoutMLPClassifier(LitModule):
         nll = nn.functional.cross_entropy(logits, batch.y)
         loss = nll + self.net.penalty(self.length_scale) / self.num_train
         return StepOutput(loss, len(batch.x), logits, batch.y, {"expected_nll": nll})
-
-    def eval_step(self, batch: SupervisedBatch) -> StepOutput:
-        """Negative log-likelihood of the mixture."""
-        return classification_output(self.predictive(batch.x), batch.y)
-
-    def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Most probable class, probabilities, both uncertainties in nats, and the true class."""
-        return classification_columns(self.predictive(batch.x), batch.y)
 
 
 def _check(length_scale: float, num_draws: int) -> None:

@@ -252,9 +252,9 @@ class LitRecurrentForecaster(LitModule):
         """Forecast in the units of the data, ``(B, H)``."""
         return self.y_scaler.inverse(self._forecast(self.x_scaler(x))[:, : self.horizon])
 
-    def attention_weights(self, x: Tensor) -> Tensor | None:
+    def attention_weights(self, batch: SeriesBatch) -> Tensor | None:
         """Attention over the window, ``(B, T)``; None without attention."""
-        weights: Tensor | None = self.net(self._center(self.x_scaler(x))[0])[1]
+        weights: Tensor | None = self.net(self._center(self.x_scaler(batch.x))[0])[1]
         return weights
 
     def _forecast(self, x: Tensor) -> Tensor:

@@ -43,14 +43,10 @@ from typing import Literal
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from datamodules.batches import PAD, SequencePairBatch
-from lit_models.base import LitModule, StepOutput
-from lit_models.decoding.search import decode
-from lit_models.layers.sequence_loss import sequence_loss
-from lit_models.metrics.scores import SequenceExactMatch
+from datamodules.batches import SequencePairBatch
+from lit_models.decoding.free_running import LitSequenceWriter
 
 AttentionKind = Literal["none", "luong", "bahdanau"]
 Score = Literal["dot", "general", "concat"]
@@ -106,10 +102,6 @@ class Encoder(nn.Module):
 
 class Attention(nn.Module):
     """Weighted mean of encoder states, scored against decoder states.
-
-    Args:
-        hidden_size: Width W of both.
-        score: Kind of score.
 
     Shape:
         Queries ``(B, T, W)`` and memory ``(B, S, W)`` to contexts ``(B, T, W)`` and weights
@@ -267,12 +259,7 @@ class Decoder(nn.Module):
 
 
 class Seq2Seq(nn.Module):
-    """Encoder and decoder.
-
-    Args:
-        encoder: Reads the source.
-        decoder: Writes the target.
-    """
+    """Encoder and decoder."""
 
     def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
@@ -311,7 +298,7 @@ class Seq2Seq(nn.Module):
         return torch.stack(logits, dim=1)
 
 
-class LitSeq2Seq(LitModule):
+class LitSeq2Seq(LitSequenceWriter):
     """Recurrent encoder and decoder.
 
     Args:
@@ -365,11 +352,13 @@ class LitSeq2Seq(LitModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__({"exact_match": SequenceExactMatch()}, optimizer, lr_scheduler)
-        if min(embedding_size, hidden_size, num_layers, num_beams) < 1:
+        super().__init__(
+            max_length, label_smoothing, num_beams, length_penalty, optimizer, lr_scheduler
+        )
+        if min(embedding_size, hidden_size, num_layers) < 1:
             raise ValueError(
-                "embedding_size, hidden_size, num_layers and num_beams must be positive, got "
-                f"{embedding_size}, {hidden_size}, {num_layers} and {num_beams}"
+                "embedding_size, hidden_size and num_layers must be positive, got "
+                f"{embedding_size}, {hidden_size} and {num_layers}"
             )
         if not all(0 <= share <= 1 for share in teacher_forcing):
             raise ValueError(f"teacher_forcing must lie in [0, 1], got {teacher_forcing}")
@@ -377,25 +366,17 @@ class LitSeq2Seq(LitModule):
         encoder = Encoder(src_vocab_size, *sizes, bidirectional, dropout)
         decoder = Decoder(tgt_vocab_size, *sizes, attention, score, input_feeding, dropout)
         self.net = Seq2Seq(encoder, decoder)
-        self.max_length, self.label_smoothing = max_length, label_smoothing
         self.teacher_forcing = teacher_forcing
-        self.num_beams, self.length_penalty = num_beams, length_penalty
 
     def forward(self, src: Tensor, src_mask: Tensor, tgt: Tensor) -> Tensor:
         """Logits of the token behind each target position, ``(B, T, V)``."""
         logits: Tensor = self.net(src, src_mask, tgt)[0]
         return logits
 
-    def attention_weights(self, src: Tensor, src_mask: Tensor, tgt: Tensor) -> Tensor | None:
+    def attention_weights(self, batch: SequencePairBatch) -> Tensor | None:
         """Attention as one layer of one head, ``(1, B, 1, T, S)``; None without attention."""
-        weights: Tensor | None = self.net(src, src_mask, tgt)[1]
+        weights: Tensor | None = self.net(batch.src, batch.src_mask, batch.tgt[:, :-1])[1]
         return None if weights is None else weights[None, :, None]
-
-    def generate(self, src: Tensor, src_mask: Tensor, num_beams: int = 1) -> Tensor:
-        """Decoded tokens up to EOS, then PAD, ``(B, T)``."""
-        state = self.net.start(src, src_mask, num_beams)
-        limit = self.max_length - 1
-        return decode(self.net.decode_step, state, len(src), num_beams, limit, self.length_penalty)
 
     @property
     def true_share(self) -> float:
@@ -406,28 +387,11 @@ class LitSeq2Seq(LitModule):
         total = max(self.trainer.estimated_stepping_batches - 1, 1)
         return first + (last - first) * min(self.trainer.global_step / total, 1.0)
 
-    def step(self, batch: SequencePairBatch) -> StepOutput:
-        """Cross-entropy of a batch, the decoder reading the true prefix, or its own in part."""
+    def prefix_logits(self, batch: SequencePairBatch) -> Tensor:
+        """Logits of the targets behind the true prefix, or behind the model's own in part."""
         prefix, share = batch.tgt[:, :-1], self.true_share
         if share == 1:
-            logits = self(batch.src, batch.src_mask, prefix)
-        else:
-            logits = self.net.sample(batch.src, batch.src_mask, prefix, share)
-        smoothing = self.label_smoothing if self.training else 0.0
-        loss, num_targets = sequence_loss(logits, batch, smoothing)
-        return StepOutput(loss, num_targets, logits, batch.tgt[:, 1:])
-
-    def eval_step(self, batch: SequencePairBatch) -> StepOutput:
-        """Cross-entropy of the true targets, and free-running predictions."""
-        output = self.step(batch)
-        validating = self._trainer is not None and self.trainer.validating
-        preds = self.generate(batch.src, batch.src_mask, 1 if validating else self.num_beams)
-        return output._replace(preds=preds, scalars={"cross_entropy": output.loss})
-
-    def predict_step(self, batch: SequencePairBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Decoded and true tokens, padded to the same width in every batch."""
-        preds = self.generate(batch.src, batch.src_mask, self.num_beams)
-        return {
-            name: F.pad(tokens, (0, self.max_length - tokens.shape[1]), value=PAD)
-            for name, tokens in (("prediction", preds), ("target", batch.tgt[:, 1:]))
-        }
+            logits: Tensor = self(batch.src, batch.src_mask, prefix)
+            return logits
+        sampled: Tensor = self.net.sample(batch.src, batch.src_mask, prefix, share)
+        return sampled

@@ -32,14 +32,10 @@ from typing import Literal, cast
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from datamodules.batches import PAD, SequencePairBatch
-from lit_models.base import LitModule, StepOutput
-from lit_models.decoding.search import decode
+from datamodules.batches import SequencePairBatch
+from lit_models.decoding.free_running import LitSequenceWriter
 from lit_models.layers.attention import KeyValueCache, MultiHeadAttention
-from lit_models.layers.sequence_loss import sequence_loss
-from lit_models.metrics.scores import SequenceExactMatch
 
 # Projected keys and values of the memory, (B, H, S, K) each.
 Memory = tuple[Tensor, Tensor]
@@ -47,10 +43,6 @@ Memory = tuple[Tensor, Tensor]
 
 class SinusoidalPositions(nn.Module):
     """Fixed position codes.
-
-    Args:
-        d_model: Width D.
-        max_length: Number of positions.
 
     Shape:
         Output ``(T, D)`` for T positions from ``start``.
@@ -77,13 +69,7 @@ class SinusoidalPositions(nn.Module):
 
 
 class Residual(nn.Module):
-    """A sublayer's residual connection, dropout and norm, in either order.
-
-    Args:
-        d_model: Width D.
-        dropout: Probability of dropping an output of the sublayer.
-        norm_first: Whether the norm stands in the branch or behind the sum.
-    """
+    """A sublayer's residual connection, dropout and norm, in either order."""
 
     def __init__(self, d_model: int, dropout: float, norm_first: bool) -> None:
         super().__init__()
@@ -102,12 +88,7 @@ class Residual(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """The same two-layer network at every position.
-
-    Args:
-        d_model: Width D.
-        dim_feedforward: Width of the hidden layer.
-    """
+    """The same two-layer network at every position."""
 
     def __init__(self, d_model: int, dim_feedforward: int) -> None:
         super().__init__(
@@ -328,13 +309,13 @@ class Transformer(nn.Module):
         return self.out_proj(self.decoder_norm(x)).squeeze(1), state
 
 
-class LitTransformer(LitModule):
+class LitTransformer(LitSequenceWriter):
     """Sequence to sequence with attention alone.
 
     Args:
         src_vocab_size: Number of source tokens.
         tgt_vocab_size: Number V of target tokens.
-        max_length: Most positions of a source or a target; also the limit of decoding.
+        max_length: Most tokens of a source or a target; the limit of decoding.
         d_model: Width D.
         num_heads: Number H of heads.
         num_encoder_layers: Number of encoder layers.
@@ -376,9 +357,9 @@ class LitTransformer(LitModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__({"exact_match": SequenceExactMatch()}, optimizer, lr_scheduler)
-        if num_beams < 1:
-            raise ValueError(f"num_beams must be positive, got {num_beams}")
+        super().__init__(
+            max_length, label_smoothing, num_beams, length_penalty, optimizer, lr_scheduler
+        )
         self.net = Transformer(
             src_vocab_size,
             tgt_vocab_size,
@@ -392,43 +373,19 @@ class LitTransformer(LitModule):
             norm_first,
             tie_embeddings,
         )
-        self.label_smoothing = label_smoothing
-        self.num_beams, self.length_penalty = num_beams, length_penalty
 
     def forward(self, src: Tensor, src_mask: Tensor, tgt: Tensor) -> Tensor:
         """Logits of the token behind each target position, ``(B, T, V)``."""
         logits: Tensor = self.net(src, src_mask, tgt)[0]
         return logits
 
-    def attention_weights(self, src: Tensor, src_mask: Tensor, tgt: Tensor) -> Tensor:
+    def attention_weights(self, batch: SequencePairBatch) -> Tensor:
         """Cross-attention of each layer and head, ``(N, B, H, T, S)``."""
-        weights: Tensor = self.net(src, src_mask, tgt, need_weights=True)[1]
+        prefix = batch.tgt[:, :-1]
+        weights: Tensor = self.net(batch.src, batch.src_mask, prefix, need_weights=True)[1]
         return weights
 
-    def generate(self, src: Tensor, src_mask: Tensor, num_beams: int = 1) -> Tensor:
-        """Decoded tokens up to EOS, then PAD, ``(B, T)``."""
-        state = self.net.start(src, src_mask, num_beams)
-        limit = self.net.max_length - 1
-        return decode(self.net.decode_step, state, len(src), num_beams, limit, self.length_penalty)
-
-    def step(self, batch: SequencePairBatch) -> StepOutput:
-        """Cross-entropy of a batch, the decoder reading the true prefix."""
-        logits = self(batch.src, batch.src_mask, batch.tgt[:, :-1])
-        smoothing = self.label_smoothing if self.training else 0.0
-        loss, num_targets = sequence_loss(logits, batch, smoothing)
-        return StepOutput(loss, num_targets, logits, batch.tgt[:, 1:])
-
-    def eval_step(self, batch: SequencePairBatch) -> StepOutput:
-        """Cross-entropy of the true targets, and free-running predictions."""
-        output = self.step(batch)
-        validating = self._trainer is not None and self.trainer.validating
-        preds = self.generate(batch.src, batch.src_mask, 1 if validating else self.num_beams)
-        return output._replace(preds=preds, scalars={"cross_entropy": output.loss})
-
-    def predict_step(self, batch: SequencePairBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Decoded and true tokens, padded to the same width in every batch."""
-        preds = self.generate(batch.src, batch.src_mask, self.num_beams)
-        return {
-            name: F.pad(tokens, (0, self.net.max_length - tokens.shape[1]), value=PAD)
-            for name, tokens in (("prediction", preds), ("target", batch.tgt[:, 1:]))
-        }
+    def prefix_logits(self, batch: SequencePairBatch) -> Tensor:
+        """Logits of the targets behind the true prefix."""
+        logits: Tensor = self(batch.src, batch.src_mask, batch.tgt[:, :-1])
+        return logits

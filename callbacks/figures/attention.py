@@ -6,7 +6,7 @@ import lightning as L
 import torch
 
 from callbacks.figures.base import FigureCallback
-from datamodules.batches import BOS, EOS
+from datamodules.batches import BOS, EOS, SequencePairBatch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,8 +35,9 @@ class AttentionFigure(FigureCallback):
             src = test.src[row][test.src_mask[row]].to(model.device).unsqueeze(0)
             mask = torch.ones_like(src, dtype=torch.bool)
             written = model.generate(src, mask)
-            prefix = torch.cat([torch.full_like(written[:, :1], BOS), written[:, :-1]], dim=1)
-            weights = model.attention_weights(src, mask, prefix)
+            tgt = torch.cat([torch.full_like(written[:, :1], BOS), written], dim=1)
+            batch = SequencePairBatch(src, tgt, mask, torch.ones_like(tgt, dtype=torch.bool))
+            weights = model.attention_weights(batch)
             if weights is None:
                 return {}
             tokens = written[0, : min(_length(written[0]), self.max_tokens)]

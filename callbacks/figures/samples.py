@@ -63,14 +63,14 @@ class SampleFigures(FigureCallback):
         """Steps kept, and the samples in the units of the data there, ``(kept, B, D)``."""
         draws = model.draws(self.num_samples, stream=2, seed=0)
         x = draws.normal(model.sample_shape, model.dtype)
-        num_steps = len(model.sampler_steps.t)
+        num_steps = len(model.ddpm.sampler_steps.t)
         keep = set(torch.linspace(0, num_steps - 1, min(num_steps, 120)).long().tolist())
         kept = [model.x_scaler.inverse(x).float().cpu()]
-        times = [model.diffusion.num_steps]
-        for i, samples in enumerate(model.reverse(x, draws)):
+        times = [model.ddpm.diffusion.num_steps]
+        for i, samples in enumerate(model.ddpm.reverse(x, draws)):
             if i in keep:
                 kept.append(model.x_scaler.inverse(samples).float().cpu())
-                times.append(int(model.sampler_steps.t[i]))
+                times.append(int(model.ddpm.sampler_steps.t[i]))
         return times, torch.stack(kept)
 
     def _reverse_process(self, times: list[int], paths: Tensor) -> "Figure":
@@ -89,12 +89,12 @@ class SampleFigures(FigureCallback):
     def _noise_prediction(self, model: Any, law: Any) -> "Figure":
         from matplotlib.figure import Figure
 
-        steps = [t for t in self.steps if t < model.diffusion.num_steps]
+        steps = [t for t in self.steps if t < model.ddpm.diffusion.num_steps]
         figure = Figure(figsize=(2.4 * len(steps) + 0.4, 3.0), layout="constrained")
         panels = figure.subplots(1, len(steps), squeeze=False)[0]
         law = law.standardized(model.x_scaler.mean, model.x_scaler.std)
         for axes, step in zip(panels, steps, strict=True):
-            level = model.diffusion.alphas_cumprod[step].double().cpu()
+            level = model.ddpm.diffusion.alphas_cumprod[step].cpu().double()
             noised = law.noised(level)
             x = _grid(noised.quantiles(2000))
             t = torch.full((len(x),), step, device=model.device)

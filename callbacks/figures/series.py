@@ -35,7 +35,7 @@ class ForecastFigure(FigureCallback):
             floors = getattr(datamodule, "floors", None)
             bayes = None if floors is None else floors.bayes
             figures["error_per_step"] = _error_per_step(batch.y, preds, bayes)
-        weights = _attention(pl_module, batch.x)
+        weights = _attention(pl_module, batch)
         if weights is not None:
             figures["attention"] = _attention_figure(weights)
         return figures
@@ -77,8 +77,9 @@ def _error_per_step(y: torch.Tensor, preds: torch.Tensor, floor: torch.Tensor | 
     return figure
 
 
-def _attention(pl_module: L.LightningModule, x: torch.Tensor) -> torch.Tensor | None:
-    weights = getattr(pl_module, "attention_weights", lambda _: None)(x[:1000])
+def _attention(pl_module: L.LightningModule, batch: SeriesBatch) -> torch.Tensor | None:
+    some = batch._replace(x=batch.x[:1000])
+    weights = getattr(pl_module, "attention_weights", lambda _: None)(some)
     return None if weights is None else weights.cpu()
 
 

@@ -20,12 +20,16 @@ class EMA(WeightAveraging):
         update_every_n_steps: Optimizer steps from one update to the next.
 
     Raises:
-        ValueError: If the decay is outside [0, 1], or ``update_every_n_steps`` is below 1.
+        ValueError: If the decay is outside [0, 1), or ``update_every_n_steps`` is below 1.
     """
 
     def __init__(self, decay: float = 0.999, update_every_n_steps: int = 1) -> None:
         if update_every_n_steps < 1:
             raise ValueError(f"update_every_n_steps is {update_every_n_steps}; give 1 or more")
+        if not 0 <= decay < 1:
+            raise ValueError(
+                f"decay must lie in [0, 1), got {decay}; 1 would keep the first step's"
+            )
         # Buffers are copied, not averaged: constants of a schedule would drift by rounding.
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         super().__init__(use_buffers=False, multi_avg_fn=average)

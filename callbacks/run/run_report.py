@@ -56,6 +56,7 @@ class RunReport(L.Callback):
         self._references: dict[str, Mapping[str, Any]] = {}
         self._larger_is_better: set[str] = set()
         self._started: float | None = None
+        self._has_trained = False
 
     def state_dict(self) -> dict[str, Any]:
         """Seconds trained so far, so that a resumed run reports the sum."""
@@ -63,11 +64,13 @@ class RunReport(L.Callback):
         return {"train_seconds": self.train_seconds + running}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues the count of a resumed run."""
-        self.train_seconds = state_dict["train_seconds"]
+        """Continues the count of a resumed run; the test after a fit brings an earlier one."""
+        if not self._has_trained:
+            self.train_seconds = state_dict["train_seconds"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
+        self._has_trained = True
         self._started = time.perf_counter()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -99,7 +102,7 @@ class RunReport(L.Callback):
 
     def _collect(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Results:
         metrics = {
-            name: float(value)
+            name: getattr(pl_module, "scores", {}).get(name, float(value))
             for name, value in trainer.callback_metrics.items()
             if name.startswith(("test/", "val/") if trainer.state.fn == "validate" else "test/")
         }

@@ -40,7 +40,7 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         context_length: Largest number T of tokens of a row.
         max_vocab_size: Largest size of a trained vocabulary.
         val_fraction: Share of the rows, after the test rows are taken, used for validation.
-        test_fraction: Share of the rows used for the test.
+        test_fraction: Share of the rows for the test.
         predict_path: CSV file of texts to classify; the test rows by default.
         batch_size: Rows per optimizer step.
         seed: Seed of the splits.
@@ -191,9 +191,9 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         texts = self._split_texts(self.predict_split)
         names = self.class_names
         frame = pd.DataFrame({"text": texts.to_numpy()})
-        if self.predict_split == "test":
-            frame["target"] = [names[code] for code in self._labels[self._rows["test"]]]
-        frame["prediction"] = [names[code] for code in outputs["prediction"].tolist()]
+        frame["class"] = [names[code] for code in outputs["class"].tolist()]
         for index, name in enumerate(names):
             frame[f"probability_{name}"] = outputs["probability"][:, index].float().numpy()
+        if self.predict_split == "test":
+            frame["target"] = [names[code] for code in outputs["target"].tolist()]
         return frame

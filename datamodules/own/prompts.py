@@ -151,7 +151,7 @@ class PromptsDataModule(LitDataModule[TokenBatch]):
         path: Text file with one question or prompt per line.
         tokenizer: Vocabulary of the model: a ``tokenizer.json``, a folder that holds one, or the
             checkpoint of a model trained on a text file.
-        context_length: Largest number of tokens the model sees.
+        context_length: Largest number T of tokens the model sees.
         prompt: What to make of each line.
         batch_size: Prompts completed side by side.
 

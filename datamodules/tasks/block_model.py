@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from datamodules.base import Reference, Split, split_seed
 from datamodules.batches import GraphBatch
-from datamodules.errors import InputError
+from datamodules.errors import InputError, at_least
 from datamodules.graph_base import GraphsDataModule, block_diagonal
 from datamodules.laws.belief_propagation import fixed_point, sweeps
 
@@ -122,16 +122,14 @@ class StochasticBlockModelDataModule(GraphsDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=5)
-        for name, given, least in (
-            ("num_graphs", num_graphs, 1),
-            ("num_val_graphs", num_val_graphs, 1),
-            ("num_test_graphs", num_test_graphs, 1),
-            ("num_blocks", num_blocks, 2),
-            ("num_nodes", num_nodes, 2 * num_blocks),
-            ("depth", 0 if depth is None else depth, 0),
-        ):
-            if given < least:
-                raise InputError(f"{name} must be at least {least}, got {given}")
+        at_least(
+            num_graphs=(num_graphs, 1),
+            num_val_graphs=(num_val_graphs, 1),
+            num_test_graphs=(num_test_graphs, 1),
+            num_blocks=(num_blocks, 2),
+            num_nodes=(num_nodes, 2 * num_blocks),
+            depth=(depth, 0),
+        )
         for name, degree in (("degree_in", degree_in), ("degree_out", degree_out)):
             if not 0 < degree < num_nodes:
                 raise InputError(

@@ -35,8 +35,8 @@ class BlockModelLinksDataModule(StochasticBlockModelDataModule):
     Args:
         num_nodes: Number n of nodes of a graph.
         num_blocks: Number K of classes.
-        degree_in: n times the probability of an edge within a block.
-        degree_out: n times the probability of an edge across blocks.
+        degree_in: :math:`c_{in}`, n times the probability of an edge within a block.
+        degree_out: :math:`c_{out}`, n times the probability of an edge across blocks.
         feature_shift: Distance of a class mean of the features from the origin.
         hidden_fraction: Share of a graph's edges that are hidden.
         num_graphs: Training graphs.

@@ -126,7 +126,7 @@ class ClassificationDataModule(LitDataModule[SupervisedBatch]):
         num_informative: Dimension of the space the clusters lie in.
         flip_y: Share of the labels redrawn uniformly; 1 - 1/K of these are wrong.
         class_sep: Half the side of the hypercube whose corners the clusters sit on.
-        val_fraction: Share of the rows used for validation.
+        val_fraction: Share of the rows for validation.
         num_test: Fresh rows for the test.
         batch_size: Rows per optimizer step.
         seed: ``random_state`` of the generator, and seed of the split.

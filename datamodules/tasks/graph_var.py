@@ -22,7 +22,7 @@ from torch import Tensor
 
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import GraphSeriesBatch
-from datamodules.errors import InputError
+from datamodules.errors import InputError, at_least
 from datamodules.graph_base import rows_per_node
 
 _NODE_ONLY_LAGS = 12
@@ -82,15 +82,13 @@ class GraphVARDataModule(LitDataModule[GraphSeriesBatch]):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=500)
-        for name, given, least in (
-            ("num_nodes", num_nodes, 5),
-            ("horizon", horizon, 1),
-            ("window", window, 1),
-            ("num_samples", num_samples, 1),
-            ("num_test", num_test, 8),
-        ):
-            if given < least:
-                raise InputError(f"{name} must be at least {least}, got {given}")
+        at_least(
+            num_nodes=(num_nodes, 5),
+            horizon=(horizon, 1),
+            window=(window, 1),
+            num_samples=(num_samples, 1),
+            num_test=(num_test, 8),
+        )
         if not -1 < rho < 1:
             raise InputError(f"rho must lie between -1 and 1, got {rho}")
         if noise_std <= 0:

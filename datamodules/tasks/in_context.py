@@ -25,7 +25,7 @@ from torch import Tensor
 
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import ExamplesBatch, TokenBatch
-from datamodules.errors import InputError
+from datamodules.errors import InputError, at_least
 from datamodules.loading.masking import IGNORE
 
 _GROUPS = ("prompt", "zero_shot", "few_shot")
@@ -62,11 +62,13 @@ class InContextDataModule(LitDataModule[TokenBatch | ExamplesBatch]):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=1000)
-        least = {"num_shifts": 2, "in_features": 1, "num_examples": 2}
-        least |= {"num_samples": 1, "num_test": 8}
-        for name, value in least.items():
-            if locals()[name] < value:
-                raise InputError(f"{name} must be at least {value}, got {locals()[name]}")
+        at_least(
+            num_shifts=(num_shifts, 2),
+            in_features=(in_features, 1),
+            num_examples=(num_examples, 2),
+            num_samples=(num_samples, 1),
+            num_test=(num_test, 8),
+        )
         if noise_std <= 0:
             raise InputError(f"noise_std must be positive, got {noise_std}")
         self.family, self.num_shifts, self.noise_std = family, num_shifts, noise_std

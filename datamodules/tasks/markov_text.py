@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import TokenBatch
-from datamodules.errors import InputError
+from datamodules.errors import InputError, at_least
 from datamodules.laws.markov_chain import MarkovChain
 from datamodules.loading.masking import IGNORE, Corruption, MaskingLoader, hide
 
@@ -35,7 +35,7 @@ class MarkovTextDataModule(LitDataModule[TokenBatch]):
             more predictable the text.
         mask_probability: Probability of hiding a token.
         batch_size: Sequences per optimizer step.
-        seed: Seed of the chain and of the sequences.
+        seed: Seed of the data.
 
     Raises:
         InputError: If an argument is out of range.
@@ -55,10 +55,12 @@ class MarkovTextDataModule(LitDataModule[TokenBatch]):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=250)
-        least = {"vocab_size": 2, "order": 1, "num_samples": 1, "num_test": 4}
-        for name, value in least.items():
-            if locals()[name] < value:
-                raise InputError(f"{name} must be at least {value}, got {locals()[name]}")
+        at_least(
+            vocab_size=(vocab_size, 2),
+            order=(order, 1),
+            num_samples=(num_samples, 1),
+            num_test=(num_test, 4),
+        )
         if seq_len <= order:
             raise InputError(f"seq_len must exceed order={order}, got {seq_len}")
         if vocab_size**order > _MAX_STATES:

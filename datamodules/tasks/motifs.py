@@ -21,7 +21,7 @@ from torch import Tensor
 
 from datamodules.base import Reference, Split, split_seed
 from datamodules.batches import GraphBatch
-from datamodules.errors import InputError
+from datamodules.errors import at_least
 from datamodules.graph_base import GraphsDataModule, Level, block_diagonal
 
 _TRIANGLE = torch.tensor([[0, 1, 1, 2, 2, 0], [1, 0, 2, 1, 0, 2]])
@@ -56,14 +56,12 @@ class MotifCountDataModule(GraphsDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=500)
-        for name, given, least in (
-            ("max_copies", max_copies, 2),
-            ("num_graphs", num_graphs, 1),
-            ("num_val_graphs", num_val_graphs, 1),
-            ("num_test_graphs", num_test_graphs, 1),
-        ):
-            if given < least:
-                raise InputError(f"{name} must be at least {least}, got {given}")
+        at_least(
+            max_copies=(max_copies, 2),
+            num_graphs=(num_graphs, 1),
+            num_val_graphs=(num_val_graphs, 1),
+            num_test_graphs=(num_test_graphs, 1),
+        )
         self.max_copies = max_copies
         self._counts = {"train": num_graphs, "val": num_val_graphs, "test": num_test_graphs}
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import BOS, EOS, PAD, SequencePairBatch
-from datamodules.errors import InputError
+from datamodules.errors import InputError, at_least
 
 Task = Literal["reverse", "sort", "add", "translate"]
 _NUM_SPECIAL = 3
@@ -71,14 +71,12 @@ class SequenceTaskDataModule(LitDataModule[SequencePairBatch]):
         self.task = task
         self.length = (3 if task == "add" else 10) if length is None else length
         self.min_length = self.length if min_length is None else min_length
-        for name, value, least in (
-            ("length", self.length, 1),
-            ("vocab_size", vocab_size, 2),
-            ("num_samples", num_samples, 1),
-            ("num_test", num_test, 10),
-        ):
-            if value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
+        at_least(
+            length=(self.length, 1),
+            vocab_size=(vocab_size, 2),
+            num_samples=(num_samples, 1),
+            num_test=(num_test, 10),
+        )
         if not 1 <= self.min_length <= self.length:
             raise InputError(f"min_length must lie in [1, {self.length}], got {self.min_length}")
         if task == "add" and self.min_length != self.length:

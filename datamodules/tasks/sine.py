@@ -19,7 +19,7 @@ from torch import Tensor
 
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import SeriesBatch
-from datamodules.errors import InputError
+from datamodules.errors import InputError, at_least
 from datamodules.laws.noise import paired_noise
 
 _CHUNK = 1000
@@ -80,10 +80,13 @@ class SineDataModule(LitDataModule[SeriesBatch]):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=4000)
-        least = {"num_samples": 1, "window": 1, "horizon": 1, "num_test": 20, "num_auxiliary": 0}
-        for name, value in least.items():
-            if locals()[name] < value:
-                raise InputError(f"{name} must be at least {value}, got {locals()[name]}")
+        at_least(
+            num_samples=(num_samples, 1),
+            window=(window, 1),
+            horizon=(horizon, 1),
+            num_test=(num_test, 20),
+            num_auxiliary=(num_auxiliary, 0),
+        )
         if noise_std <= 0:
             raise InputError(f"noise_std must be positive, got {noise_std}")
         low, high = frequency_range

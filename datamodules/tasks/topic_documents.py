@@ -19,7 +19,7 @@ from torch import Tensor
 
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import TokenBatch
-from datamodules.errors import InputError
+from datamodules.errors import InputError, at_least
 from datamodules.laws.markov_chain import MarkovChain
 from datamodules.loading.masking import (
     CLS,
@@ -57,9 +57,9 @@ class TopicDocumentsDataModule(LitDataModule[TokenBatch]):
             the smaller, the more the topics differ.
         concentration: How closely the rows of a topic's chain follow its word frequencies; the
             smaller, the more the order of the words matters.
-        mask_probability: Probability of hiding a word.
+        mask_probability: Probability of hiding a token.
         batch_size: Documents per optimizer step.
-        seed: Seed of the topics and of the documents.
+        seed: Seed of the data.
 
     Raises:
         InputError: If an argument is out of range.
@@ -80,11 +80,13 @@ class TopicDocumentsDataModule(LitDataModule[TokenBatch]):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=1000)
-        least = {"num_topics": 2, "num_words": 2, "sentence_len": 1}
-        least |= {"num_documents": 1, "num_test": 4}
-        for name, value in least.items():
-            if locals()[name] < value:
-                raise InputError(f"{name} must be at least {value}, got {locals()[name]}")
+        at_least(
+            num_topics=(num_topics, 2),
+            num_words=(num_words, 2),
+            sentence_len=(sentence_len, 1),
+            num_documents=(num_documents, 1),
+            num_test=(num_test, 4),
+        )
         if min(topic_concentration, concentration) <= 0:
             raise InputError(
                 "topic_concentration and concentration must be positive, got "

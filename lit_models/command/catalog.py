@@ -1,7 +1,6 @@
 """The packaged experiments by name; light, since `lit-models list` answers from here."""
 
 import difflib
-import importlib.resources
 import json
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,16 @@ _FOLDERS = ("", "overlays", "optimizers")
 
 
 def configs_root() -> Path:
-    """Folder of the packaged configurations."""
-    return Path(str(importlib.resources.files("configs")))
+    """Folder of the packaged configurations: the wheel's own, else the checkout's.
+
+    Raises:
+        InputError: If there is neither.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "defaults.yaml").is_file():
+            return folder
+    raise InputError(f"{package / 'configs'} is missing; install lit-models anew")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

@@ -65,30 +65,6 @@ def _batch_types(datamodule: Any) -> tuple[Any, ...]:
     return ()
 
 
-def size_of(datamodule: Any, name: str, model: type, given: Any) -> Any:
-    """A size that the data tell the model.
-
-    Args:
-        datamodule: The data.
-        name: The size, an argument of the model.
-        model: Class of the model.
-        given: What the model has where the data do not say.
-
-    Raises:
-        InputError: If nobody says, and the model needs it.
-    """
-    size = getattr(datamodule, name, given)
-    if size is not None:
-        return size
-    hint = get_type_hints(model.__init__).get(name, Any)  # type: ignore[misc]
-    if hint is not Any and type(None) not in get_args(hint):
-        raise InputError(
-            f"{model.__name__} needs {name}, which {type(datamodule).__name__} does not have; "
-            "choose another --data"
-        )
-    return None
-
-
 def check_ranges(config: Any) -> None:
     """Checks numbers of the resolved configuration that Lightning takes as they come.
 

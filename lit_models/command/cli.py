@@ -5,32 +5,36 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.figures.loss_curves import LossCurves
+from callbacks.run.best_checkpoint import BestCheckpoint
+from callbacks.run.divergence import StopAtDivergence
 from callbacks.run.interrupt import GracefulInterrupt
 from callbacks.run.last_checkpoint import LastCheckpoint
+from callbacks.run.last_validation import LastValidation
+from callbacks.run.optimizer_options import OptimizerOptions
 from callbacks.run.predictions import OrderedPredictions
 from callbacks.run.progress import RunProgress
 from callbacks.run.reproducible import StepSeed
 from callbacks.run.run_report import RunReport
-from callbacks.run.tracking import MetricsCSV, RunConfig, versions
+from callbacks.run.tracking import RunConfig, versions
 from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
 from lit_models.command.arguments import CommandLine, class_arguments, named_class, prepare
-from lit_models.command.checks import check_fit, check_names, check_pair, check_ranges, size_of
-from lit_models.command.lightning_repairs import RunWandbLogger, Unprofiled, hide_empty_hooks
+from lit_models.command.checks import check_fit, check_names, check_pair, check_ranges
+from lit_models.command.lightning_repairs import Unprofiled, hide_empty_hooks
+from lit_models.command.linking import link_sizes, size_of
+from lit_models.command.loggers import WandbOptions, run_loggers
 from lit_models.command.messages import one_line, quiet
 from lit_models.command.run_folder import (
     RUN_DIR_VARIABLE,
@@ -45,54 +49,6 @@ from lit_models.weights.checkpoints import (
     check_resumable,
     read_checkpoint,
 )
-
-# What the data know and a model needs; linked wherever the model has an argument of that name.
-LINKED_SIZES = (
-    "in_features",
-    "out_features",
-    "num_classes",
-    "horizon",
-    "window",
-    "num_auxiliary",
-    "vocab_size",
-    "src_vocab_size",
-    "tgt_vocab_size",
-    "max_length",
-    "context_length",
-    "next_sentence",
-    "group_names",
-    "num_nodes",
-    "num_train",
-    "sample_shape",
-    "edge_features",
-    "level",
-    "task",
-)
-
-
-_WANDB_MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
-
-
-@dataclass
-class WandbOptions:
-    """Weights & Biases.
-
-    Attributes:
-        project: Project of the run.
-        mode: ``online``, ``offline`` or ``disabled``; unset follows the variable WANDB_MODE, and
-            without it records offline, but online under ``wandb agent``.
-        name: Name of the run; experiment and run id by default.
-        group: Group of the run.
-        tags: Tags of the run.
-        log_model: Whether checkpoints become artifacts; needs mode online.
-    """
-
-    project: str = "lit-models"
-    mode: Literal["online", "offline", "disabled"] | None = None
-    name: str | None = None
-    group: str | None = None
-    tags: list[str] | None = None
-    log_model: bool = False
 
 
 class OneLineParser(LightningArgumentParser):
@@ -149,27 +105,18 @@ class LitCLI(LightningCLI):
             "--test_metrics", type=list[str], default=[], help="Metrics that head the table."
         )
         parser.add_class_arguments(WandbOptions, "wandb")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         model = self.command_line.classes.get("model", "")
-        wanted = class_arguments(model)
-        for size in LINKED_SIZES:
-            if size not in wanted:
-                continue  # a link would ask the data all the same
-            told = self._size(size, named_class(model))
-            target = f"model.init_args.{size}"
-            parser.link_arguments("data", target, told, apply_on="instantiate")
+        if class_arguments(model):  # else the parser says that there is no such class
+            link_sizes(parser, named_class(model), self._size)
 
-    def _size(self, name: str, model: type) -> Callable[[Any], Any]:
-        """The function that takes a size of the model from the data; --help shows its name."""
-
-        def size(datamodule: Any) -> Any:
-            self._restore_knowledge(datamodule)
-            given = self._own_config["model"]["init_args"]
-            return size_of(datamodule, name, model, given.get(name))
-
-        size.__name__ = name
-        return size
+    def _size(self, datamodule: Any, name: str) -> Any:
+        """A size of the model, from data that know what the checkpoint knows of them."""
+        self._restore_knowledge(datamodule)
+        model = self._own_config["model"]
+        given = model["init_args"].get(name)
+        return size_of(datamodule, name, named_class(model["class_path"]), given)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses, and names close options where one is unknown."""
@@ -228,12 +175,6 @@ class LitCLI(LightningCLI):
             self._instantiate()
         except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
             raise InputError(one_line(str(error))) from error
-        for option in self.command_line.args:
-            size = option.rsplit(".", 1)[-1]
-            if option.startswith("--model.") and size in LINKED_SIZES:
-                known = getattr(self.datamodule, size, None)
-                if known is not None:
-                    raise InputError(f"{option}: the data say {size}={known}; leave the option out")
 
     def _restore_knowledge(self, datamodule: L.LightningDataModule) -> None:
         """Tells the data what the checkpoint knows of them, before anything is read."""
@@ -261,6 +202,9 @@ class LitCLI(LightningCLI):
         own: list[L.Callback] = [
             self.interrupt,
             StepSeed(int(config["seed_everything"])),
+            StopAtDivergence(),
+            LastValidation(),
+            OptimizerOptions(),
             LossCurves(),
             OrderedPredictions(),
         ]
@@ -270,7 +214,9 @@ class LitCLI(LightningCLI):
         if options.get("enable_progress_bar") is not False and not has_bar:
             own.append(RunProgress())
         if options.get("logger") in (None, True):
-            kwargs["logger"] = self._loggers(config)
+            step = None if self.checkpoint is None else self.checkpoint.get("global_step")
+            fits = self.subcommand in (None, "fit")
+            kwargs["logger"] = run_loggers(config, self.run_dir, fits, step)
         if options.get("profiler") is None:
             kwargs["profiler"] = Unprofiled()
         self.report = RunReport(
@@ -294,36 +240,6 @@ class LitCLI(LightningCLI):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
         return trainer
-
-    def _loggers(self, config: Any) -> list[Logger]:
-        loggers: list[Logger] = []
-        wandb = config["wandb"]
-        # The server of a sweep waits for the runs it has asked an agent for.
-        default = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"
-        mode = wandb["mode"] or os.environ.get("WANDB_MODE", default)
-        if mode not in _WANDB_MODES:
-            raise InputError(f"WANDB_MODE is {mode!r}; set it to online, offline or disabled")
-        os.environ["WANDB_MODE"] = mode
-        if mode != "disabled" and not config["trainer"]["fast_dev_run"]:
-            os.environ.setdefault("WANDB_SILENT", "true")
-            logger = RunWandbLogger(
-                project=wandb["project"],
-                name=wandb["name"] or f"{config['experiment']}-{self.run_dir.name}",
-                id=self.run_dir.name,
-                # W&B's process may have been started from another folder.
-                save_dir=str(self.run_dir.absolute()),
-                group=wandb["group"],
-                tags=wandb["tags"],
-                log_model=wandb["log_model"],
-                resume="allow",
-            )
-            # An argument that wandb has withdrawn, and warns about.
-            vars(logger).get("_wandb_init", {}).pop("anonymous", None)
-            loggers.append(logger)
-        if self.subcommand in (None, "fit"):
-            step = None if self.checkpoint is None else self.checkpoint.get("global_step")
-            loggers.append(MetricsCSV(self.run_dir, step))
-        return loggers
 
     def after_instantiate_classes(self) -> None:
         """Checks data and checkpoint before the run's folder exists."""

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks.run.interrupt import GracefulInterrupt
-from datamodules.errors import InputError
+from datamodules.errors import DivergedError, InputError
 from lit_models.command.arguments import prepare
 from lit_models.command.cli import LitCLI
 from lit_models.command.messages import one_line, quiet
@@ -27,7 +27,7 @@ def run(argv: Sequence[str], make_cli: Callable[..., LitCLI] = LitCLI) -> int:
             run's folder.
 
     Returns:
-        Exit code: 0, or 2 after a mistake in the input.
+        Exit code: 0, 1 for a fit that diverged, 2 after a mistake in the input.
 
     Raises:
         KeyboardInterrupt: After a signal, with its number and how to continue.
@@ -63,7 +63,7 @@ def _run(
     except (InputError, MisconfigurationException) as error:
         reason = str(error) if isinstance(error, InputError) else one_line(str(error))
         sys.stderr.write(f"lit-models: error: {reason}\n")
-        return 2
+        return 1 if isinstance(error, DivergedError) else 2
     except OSError as error:
         refusal = explain(error)
         if refusal is None:

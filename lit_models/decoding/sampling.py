@@ -8,14 +8,38 @@ Shape letters: B batch, T prompt length, N new tokens, V vocabulary.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from lit_models.gpt import GPT
-    from lit_models.layers.attention import KeyValueCache
+from lit_models.layers.attention import KeyValueCache
+
+
+class LanguageModel(Protocol):
+    """What sampling asks of a model."""
+
+    @property
+    def context_length(self) -> int:
+        """Most positions it sees."""
+
+    def new_caches(self, batch_size: int) -> list[KeyValueCache]:
+        """Empty key-value caches."""
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embedded tokens, ``(B, T, D)``."""
+
+    def hidden_states(
+        self,
+        embedded: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        caches: Sequence[KeyValueCache] | None = None,
+    ) -> Tensor:
+        """States ``(B, T, D)`` behind what the caches hold."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the next token, ``(..., V)``."""
 
 
 class Sampling(NamedTuple):
@@ -89,7 +113,7 @@ def pad_prompts(prompts: Sequence[Sequence[int]], pad: int = 0) -> tuple[Tensor,
 
 @torch.inference_mode()
 def generate(
-    net: "GPT",
+    net: LanguageModel,
     prompts: Tensor,
     num_tokens: int,
     mask: Tensor | None = None,
@@ -142,13 +166,13 @@ def generate(
 
 
 def _read(
-    net: "GPT",
+    net: LanguageModel,
     tokens: Tensor,
     mask: Tensor | None,
     first: int,
     new: int,
     end: int,
-    caches: list["KeyValueCache"] | None,
+    caches: list[KeyValueCache] | None,
 ) -> Tensor:
     """Logits ``(B, V)`` after columns ``first`` to ``end``, those before ``new`` being cached."""
     positions, allowed = None, None
@@ -158,8 +182,7 @@ def _read(
         allowed = _visible(real, new - first)
     elif new > first:
         positions = torch.full((1, 1), new - first, device=tokens.device)
-    embedded = net.token_embedding(tokens[:, new:end])
-    hidden = net.hidden_states(embedded, positions, allowed, caches)
+    hidden = net.hidden_states(net.embed(tokens[:, new:end]), positions, allowed, caches)
     return net.logits(hidden[:, -1])
 
 

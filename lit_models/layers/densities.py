@@ -19,9 +19,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-
-from lit_models.base import StepOutput
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _LEVEL = 0.95
@@ -42,10 +39,13 @@ class GaussianMixture(NamedTuple):
     Attributes:
         means: Mean of each component, ``(S, B, K)``.
         stds: Standard deviation of each component, broadcastable to ``(S, B, K)``; positive.
+        inner_variance: Share of the components' variance that is the networks' and not the noise's,
+            ``(B, K)``; None for components that are one network each.
     """
 
     means: Tensor
     stds: Tensor
+    inner_variance: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
@@ -54,13 +54,15 @@ class GaussianMixture(NamedTuple):
 
     @property
     def epistemic_variance(self) -> Tensor:
-        """Variance of the component means, ``(B, K)``: what more data would remove."""
-        return self.means.var(0, correction=0)
+        """Variance of the networks' means, ``(B, K)``: what more data would remove."""
+        between = self.means.var(0, correction=0)
+        return between if self.inner_variance is None else between + self.inner_variance
 
     @property
     def aleatoric_variance(self) -> Tensor:
         """Mean of the component variances, ``(B, K)``: the noise."""
-        return self.stds.square().expand_as(self.means).mean(0)
+        within = self.stds.square().expand_as(self.means).mean(0)
+        return within if self.inner_variance is None else within - self.inner_variance
 
     @property
     def variance(self) -> Tensor:
@@ -180,47 +182,3 @@ class CategoricalMixture(NamedTuple):
 
 def _entropy(log_probs: Tensor) -> Tensor:
     return -(log_probs.exp() * log_probs).sum(-1)
-
-
-def regression_output(mixture: GaussianMixture, y: Tensor) -> StepOutput:
-    """Negative log-likelihood of the mixture, and the mean size of both kinds of uncertainty."""
-    spread = {
-        "epistemic_std": mixture.epistemic_variance.sqrt().mean(),
-        "aleatoric_std": mixture.aleatoric_variance.sqrt().mean(),
-    }
-    return StepOutput(-mixture.log_prob(y).mean(), len(y), mixture, y, spread)
-
-
-def regression_columns(mixture: GaussianMixture, y: Tensor) -> dict[str, Tensor]:
-    """Columns of the prediction file; intervals hold 95 % of the mixture."""
-    lower, upper = mixture.interval()
-    return {
-        "prediction": mixture.mean,
-        "epistemic_std": mixture.epistemic_variance.sqrt(),
-        "aleatoric_std": mixture.aleatoric_variance.sqrt(),
-        "lower_95": lower,
-        "upper_95": upper,
-        "target": y,
-    }
-
-
-def classification_output(mixture: CategoricalMixture, y: Tensor) -> StepOutput:
-    """Negative log-likelihood of the mixture, and both parts of its entropy."""
-    scalars = {
-        "predictive_entropy": mixture.entropy.mean(),
-        "mutual_information": mixture.mutual_information.mean(),
-    }
-    log_probs = mixture.log_probs
-    return StepOutput(F.nll_loss(log_probs, y), len(y), log_probs, y, scalars)
-
-
-def classification_columns(mixture: CategoricalMixture, y: Tensor) -> dict[str, Tensor]:
-    """Columns of the prediction file; entropies in nats."""
-    probability = mixture.probs
-    return {
-        "class": probability.argmax(1),
-        "probability": probability,
-        "predictive_entropy": mixture.entropy,
-        "mutual_information": mixture.mutual_information,
-        "target": y,
-    }

@@ -160,7 +160,7 @@ class GaussianDiffusion(nn.Module):
         last = self.num_steps - 1
         t = torch.linspace(0, last, count, dtype=torch.float64).round().long()
         t = torch.tensor([last]) if count == 1 else t.flip(0)
-        alphas_cumprod = self.alphas_cumprod.double().cpu()
+        alphas_cumprod = self.alphas_cumprod.cpu().double()
         level = alphas_cumprod[t]
         return t, level, torch.cat([level[1:], level.new_ones(1)])
 
@@ -199,8 +199,8 @@ class GaussianDiffusion(nn.Module):
 
     def for_output(self, steps: SamplerSteps, prediction: Prediction) -> SamplerSteps:
         """The same steps with the network's output in the place of the noise it stands for."""
-        signal = self.sqrt_alphas_cumprod.double().cpu()[steps.t]
-        std = self.sqrt_one_minus_alphas_cumprod.double().cpu()[steps.t]
+        signal = self.sqrt_alphas_cumprod.cpu().double()[steps.t]
+        std = self.sqrt_one_minus_alphas_cumprod.cpu().double()[steps.t]
         if prediction == "x0":
             return steps._replace(x=steps.x + steps.noise / std, noise=-steps.noise * signal / std)
         if prediction == "v":
@@ -237,7 +237,7 @@ class StepSampler(nn.Module):
             return (uniform * self.num_steps).long().clamp(max=self.num_steps - 1), None
         root = self.square.sqrt()
         shares = 0.999 * root / root.sum() + 0.001 / self.num_steps
-        t = torch.searchsorted(shares.cumsum(0), uniform.double(), right=True)
+        t = torch.searchsorted(shares.cumsum(0), uniform.to(self.square.dtype), right=True)
         t = t.clamp(max=self.num_steps - 1)
         return t, (1 / (self.num_steps * shares[t])).to(uniform.dtype)
 
@@ -246,9 +246,9 @@ class StepSampler(nn.Module):
         if not self.importance:
             return
         sums = self.square.new_zeros(2, self.num_steps)
-        sums[0].index_add_(0, t, losses.detach().double().square())
-        sums[1].index_add_(0, t, torch.ones_like(losses, dtype=torch.float64))
+        sums[0].index_add_(0, t, losses.detach().to(sums.dtype).square())
+        sums[1].index_add_(0, t, torch.ones_like(losses, dtype=sums.dtype))
         total, count = sum_over_ranks(sums)
-        kept = torch.where(self.count > 0, self.decay**count, (count == 0).double())
+        kept = torch.where(self.count > 0, self.decay**count, (count == 0).to(sums.dtype))
         self.square.copy_(kept * self.square + (1 - kept) * total / count.clamp(min=1))
         self.count += count

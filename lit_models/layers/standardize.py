@@ -1,7 +1,15 @@
 """Standardisation by the training set, carried inside the model and its checkpoint."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """Float64, or float32 where the device has no wider type (Apple's)."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 class Standardize(nn.Module):
@@ -11,8 +19,14 @@ class Standardize(nn.Module):
     user's file, and predicts correctly on a file it has never seen. The datamodule publishes mean
     and standard deviation of the training rows; without one the map is the identity.
 
+    Values are centred and scaled in float64, whatever the model computes in: a time in
+    milliseconds or a meter's count keeps the digits that vary.
+
     Args:
         num_features: Size D of the last dimension.
+
+    Attributes:
+        is_fitted: Whether a scale was given, by :meth:`fit` or by a checkpoint.
 
     Shape:
         Input and output ``(*, D)``.
@@ -20,16 +34,70 @@ class Standardize(nn.Module):
 
     mean: Tensor
     std: Tensor
+    _like: Tensor
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(num_features))
-        self.register_buffer("std", torch.ones(num_features))
+        self.register_buffer("mean", torch.zeros(num_features, dtype=torch.float64))
+        self.register_buffer("std", torch.ones(num_features, dtype=torch.float64))
+        # Takes the type that the rest of the model is converted to.
+        self.register_buffer("_like", torch.empty(0), persistent=False)
+        self.is_fitted = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of standardised values, that of the model's weights."""
+        return self._like.dtype
+
+    def fit(self, mean: Any, std: Any) -> None:
+        """Takes a scale.
+
+        Args:
+            mean: Mean of each feature, ``(D,)``.
+            std: Standard deviation of each feature, ``(D,)``, positive.
+
+        Raises:
+            ValueError: If the number of features differs, or a scale is not positive and finite.
+        """
+        mean, std = (torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in (mean, std))
+        if mean.shape != self.mean.shape or std.shape != self.std.shape:
+            raise ValueError(
+                f"a scale of {len(self.mean)} features was expected, got {mean.numel()} means and "
+                f"{std.numel()} standard deviations"
+            )
+        if not bool((std > 0).all() and std.isfinite().all() and mean.isfinite().all()):
+            raise ValueError("means must be finite and standard deviations positive and finite")
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+        self.is_fitted = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values in units of the training set's standard deviation."""
-        return (x - self.mean) / self.std
+        """Values in units of the training set's standard deviation.
+
+        Raises:
+            ValueError: For values in float64, the type of a file's own numbers, without a scale.
+        """
+        if not self.is_fitted and x.dtype == torch.float64 != self.dtype:
+            raise ValueError(
+                "the data are in their file's units and no scale is fitted; call "
+                "model.take_scale(datamodule) before the first step"
+            )
+        return ((x.to(self.mean.dtype) - self.mean) / self.std).to(self.dtype)
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Values in the units of the data."""
-        return z * self.std + self.mean
+        """Values in the units of the data, in float64."""
+        return z.to(self.mean.dtype) * self.std + self.mean
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Standardize":
+        # The scale follows the model to its device, and to no narrower type.
+        scale = {name: self._buffers.pop(name) for name in ("mean", "std")}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        device = self._like.device
+        for name, value in scale.items():
+            assert value is not None
+            self._buffers[name] = value.to(device, widest_float(device))
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.is_fitted = True

@@ -33,12 +33,12 @@ class MixtureMetric(Metric):
             target: Targets, ``(B, K)``.
         """
         scores = self.score(mixture, target)
-        self.total += scores.double().sum()
+        self.total += scores.to(self.total.dtype).sum()
         self.count += scores.numel()
 
     def compute(self) -> Tensor:
         """Mean over all rows."""
-        return (self.total / self.count).float()
+        return self.total / self.count
 
 
 class MixtureNLL(MixtureMetric):
@@ -66,7 +66,7 @@ class MixtureRMSE(MixtureMetric):
 
     def compute(self) -> Tensor:
         """Root of the mean over all rows."""
-        return (self.total / self.count).sqrt().float()
+        return (self.total / self.count).sqrt()
 
 
 class IntervalWidth(MixtureMetric):
@@ -101,7 +101,7 @@ class IntervalCoverage(MixtureMetric):
 
     def score(self, mixture: GaussianMixture, target: Tensor) -> Tensor:
         """Whether the target lies between the quantiles, seen from its cumulative probability."""
-        return ((mixture.cdf(target) - 0.5).abs() <= self.level / 2).double()
+        return ((mixture.cdf(target) - 0.5).abs() <= self.level / 2).to(self.total.dtype)
 
 
 class QuantileCalibration(Metric):

@@ -14,6 +14,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from lit_models.layers.standardize import widest_float
+
 
 def wasserstein(x: Tensor, y: Tensor) -> Tensor:
     """1-Wasserstein distance of each pair of columns.
@@ -67,14 +69,14 @@ class SlicedWasserstein(Metric):
             preds: Generated samples, ``(B, ...)``.
             target: True samples, ``(B, ...)``.
         """
-        self.preds.append(preds.flatten(1).double())
-        self.target.append(target.flatten(1).double())
+        self.preds.append(preds.flatten(1).to(widest_float(preds.device)))
+        self.target.append(target.flatten(1).to(widest_float(target.device)))
 
     def compute(self) -> Tensor:
         """The distance, in the units of the samples."""
         preds, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
-        directions = self.directions.to(preds.device)
-        return wasserstein(preds @ directions, target @ directions).mean().float()
+        directions = self.directions.to(preds)
+        return wasserstein(preds @ directions, target @ directions).mean()
 
 
 class MMD(Metric):
@@ -109,7 +111,8 @@ class MMD(Metric):
 
     def features(self, samples: Tensor) -> Tensor:
         """Features whose scalar products are the kernel, ``(B, 2F)``."""
-        angles = samples.flatten(1).double() @ self.frequencies.to(samples.device)
+        frequencies = self.frequencies.to(samples.device, self.preds.dtype)
+        angles = samples.flatten(1).to(self.preds.dtype) @ frequencies
         return torch.cat([angles.cos(), angles.sin()], dim=1) / math.sqrt(angles.shape[1])
 
     def update(self, preds: Tensor, target: Tensor) -> None:
@@ -128,4 +131,4 @@ class MMD(Metric):
         """The distance of the mean features; 0 for equal sets, at most the square root of 2."""
         difference = self.preds / self.num_preds - self.target / self.num_target
         distance: Tensor = torch.linalg.vector_norm(difference)
-        return distance.float()
+        return distance

@@ -3,11 +3,27 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
 
 from datamodules.batches import PAD
+
+
+def accumulate_in(metrics: nn.Module, dtype: torch.dtype) -> None:
+    """Makes metrics add up in a type of their own, whatever the model computes in.
+
+    Args:
+        metrics: Metrics, or modules that hold some.
+        dtype: Type of their floating-point states.
+    """
+    for metric in metrics.modules():
+        if not isinstance(metric, Metric):
+            continue
+        for name, default in metric._defaults.items():
+            if isinstance(default, Tensor) and default.is_floating_point():
+                metric._defaults[name] = default.to(dtype)
+                setattr(metric, name, getattr(metric, name).to(dtype))
 
 
 class CrossEntropy(Metric):
@@ -44,12 +60,12 @@ class CrossEntropy(Metric):
             ignore_index=self.ignore_index,
             reduction="sum",
         )
-        self.total += losses.double()
+        self.total += losses.to(self.total.dtype)
         self.count += (target != self.ignore_index).sum()
 
     def compute(self) -> Tensor:
         """Mean over all targets."""
-        return (self.total / self.count).float()
+        return self.total / self.count
 
 
 class SequenceExactMatch(Metric):
@@ -89,7 +105,7 @@ class Perplexity(CrossEntropy):
 
     def compute(self) -> Tensor:
         """Perplexity over all targets."""
-        return (self.total / self.count).exp().float()
+        return (self.total / self.count).exp()
 
 
 class TokenAccuracy(Metric):
@@ -155,7 +171,8 @@ class GroupedCrossEntropy(Metric):
             target: Class of each row, ``(N,)``; -100 carries no loss.
             group: Number of each row's group, ``(N,)``; -1 for none.
         """
-        losses = F.cross_entropy(logits.float(), target, reduction="none").double()
+        losses = F.cross_entropy(logits.float(), target, reduction="none")
+        losses = losses.to(self.group_total.dtype)
         scored = (group >= 0) & (target != -100)
         self.group_total.index_add_(0, group[scored], losses[scored])
         self.group_count += torch.bincount(group[scored], minlength=len(self.names))
@@ -163,7 +180,7 @@ class GroupedCrossEntropy(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Mean of each group that has targets."""
         return {
-            f"{name}_cross_entropy": (total / count).float()
+            f"{name}_cross_entropy": total / count
             for name, total, count in zip(
                 self.names, self.group_total, self.group_count, strict=True
             )
@@ -198,13 +215,13 @@ class NextSentenceScores(Metric):
             next_target: The right answer, ``(B,)``.
         """
         losses = F.cross_entropy(next_logits.float(), next_target, reduction="sum")
-        self.nsp_total += losses.double()
+        self.nsp_total += losses.to(self.nsp_total.dtype)
         self.nsp_correct += (next_logits.argmax(-1) == next_target).sum()
         self.nsp_count += len(next_target)
 
     def compute(self) -> dict[str, Tensor]:
         """Both scores over all pairs."""
         return {
-            "nsp_cross_entropy": (self.nsp_total / self.nsp_count).float(),
-            "nsp_accuracy": (self.nsp_correct / self.nsp_count).float(),
+            "nsp_cross_entropy": self.nsp_total / self.nsp_count,
+            "nsp_accuracy": self.nsp_correct / self.nsp_count,
         }

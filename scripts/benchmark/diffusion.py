@@ -28,9 +28,9 @@ def bare_forward(num_sample_steps: int) -> Ratio:
     """
     model = _model(num_sample_steps)
     x = torch.randn(_NUM_SAMPLES, 1)
-    reverse = model.reverse(x.clone(), model.draws(_NUM_SAMPLES, seed=0))
+    reverse = model.ddpm.reverse(x.clone(), model.draws(_NUM_SAMPLES, seed=0))
     inputs = [x, *(step.clone() for step in reverse)][:-1]
-    embeddings = model.embedding(model.sampler_steps.t).split(1)
+    embeddings = model.embedding(model.ddpm.sampler_steps.t).split(1)
 
     def forward_passes() -> None:
         for step, embedding in zip(inputs, embeddings, strict=True):

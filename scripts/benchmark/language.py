@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from lit_models.decoding.sampling import Sampling, generate
-from lit_models.gpt import GPT
+from lit_models.gpt import GPT, DecoderConfig
 from lit_models.weights.hugging_face import save_pretrained
 from scripts.benchmark.ratio import Ratio, compare, print_cases
 
@@ -20,7 +20,7 @@ def _pair() -> tuple[GPT, Any]:
     from transformers import GPT2LMHeadModel
 
     torch.manual_seed(0)
-    net = GPT(65, 320, 128, 4, 4).eval()
+    net = GPT(65, DecoderConfig(context_length=320)).eval()
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(net, folder)
         theirs = GPT2LMHeadModel.from_pretrained(folder).eval()

@@ -196,10 +196,11 @@ def test_labelled_rows(tmp_path):
         assert (label[length - 1 :] == -100).all()
         words = data.tokenizer.decode(row[:length].tolist(), skip_special_tokens=True)
         assert (y == 0) == (words == "bad")
+    zeros = torch.zeros(12).long()
     frame = data.prediction_frame(
-        {"prediction": torch.zeros(12).long(), "probability": torch.ones(12, 2)}
+        {"class": zeros, "probability": torch.ones(12, 2), "target": zeros}
     )
-    assert list(frame) == ["text", "target", "prediction", "probability_bad", "probability_good"]
+    assert list(frame) == ["text", "class", "probability_bad", "probability_good", "target"]
 
 
 def test_labelled_rows_of_a_causal_vocabulary(text, tmp_path):

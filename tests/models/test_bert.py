@@ -1,17 +1,20 @@
 """BERT against Hugging Face's, with padding and segments, its defining property, its losses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from datamodules.batches import TokenBatch
 from lit_models import LitBERT, LitBERTClassifier
-from lit_models.bert import BERT, BERTForPreTraining, Block
+from lit_models.bert import BERT, BERTForPreTraining, Block, EncoderConfig
 from lit_models.weights.hugging_face import save_pretrained
 from lit_models.weights.pretrained import load_pretrained
 
 transformers = pytest.importorskip("transformers")
 V, T, D, L, H = 37, 11, 20, 3, 5
+CONFIG = EncoderConfig(vocab_size=V, context_length=T, d_model=D, num_layers=L, num_heads=H)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def folder(hugging_face, tmp_path_factory):
 
 
 def network():
-    return BERTForPreTraining(BERT(V, T, D, L, H)).eval()
+    return BERTForPreTraining(BERT(CONFIG)).eval()
 
 
 def batch_of(rows=5):
@@ -88,7 +91,7 @@ def test_weights_written_back_are_the_same(folder, tmp_path):
 
 
 def test_masked_model_is_written_as_one(tmp_path):
-    net = BERTForPreTraining(BERT(V, T, D, L, H), next_sentence=False).eval()
+    net = BERTForPreTraining(BERT(CONFIG), next_sentence=False).eval()
     save_pretrained(net, tmp_path)
     loaded = transformers.BertForMaskedLM.from_pretrained(tmp_path).eval()
     tokens = torch.randint(V, (2, T))
@@ -118,7 +121,7 @@ def test_classifier_equals_hugging_face(hugging_face, folder, tmp_path):
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_bidirectionality_by_gradient(norm_first):
-    blocks = [Block(D, H, norm_first=norm_first).double() for _ in range(2)]
+    blocks = [Block(replace(CONFIG, norm_first=norm_first)).double() for _ in range(2)]
     for block in blocks:
         for parameter in block.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
@@ -137,7 +140,7 @@ def test_bidirectionality_by_gradient(norm_first):
 
 
 def test_pre_norm_is_the_formula():
-    block = Block(D, H, norm_first=True).double()
+    block = Block(replace(CONFIG, norm_first=True)).double()
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     x = torch.randn(3, T, D, dtype=torch.float64)

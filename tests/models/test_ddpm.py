@@ -2,14 +2,17 @@
 
 import math
 
+import lightning as L
 import pytest
 import torch
 from torch import nn
 
-from datamodules import GaussianMixtureDataModule, MixtureLaw
+from callbacks.run.reproducible import StepSeed
+from datamodules import GaussianMixtureDataModule, MixtureLaw, TensorLoader
 from datamodules.batches import SampleBatch
 from datamodules.laws.mixture_law import gaussian_after_sampling
-from lit_models import LitDDPM
+from lit_models import DDPM, GaussianDiffusion, LitDDPM
+from lit_models.layers.shared_noise import SharedNoise
 from lit_models.layers.unet import UNet
 
 
@@ -19,24 +22,24 @@ def law(mean, std):
 
 
 class Exact(nn.Module):
-    """The denoiser that knows the law; the embedding carries the step."""
+    """The network that knows the law, for samples as they are."""
 
-    def __init__(self, model, true):
+    def __init__(self, true, levels):
         super().__init__()
-        self.law, self.levels = true, model.diffusion.alphas_cumprod
+        self.law, self.levels = true, levels
 
-    def forward(self, x, embedding):
-        t = embedding[:, 0].long()
+    def forward(self, x, t, y):
         return self.law.noise(x, self.levels[t].expand(len(x))).to(x.dtype)
 
 
-def with_exact_denoiser(true, **options):
-    model = LitDDPM(sample_shape=(1,), num_classes=0, **options).double()
-    model.denoiser = Exact(model, true)
-    model.embedding = nn.Module()
-    model.embedding.forward = lambda t, y=None: t[:, None].double()
-    model.embedding.classes = None
-    return model
+def with_exact_network(true, sampler="ancestral", num_steps=1000, beta_end=0.02, **options):
+    diffusion = GaussianDiffusion(num_steps, beta_end=beta_end)
+    steps = getattr(diffusion, sampler)(**options)
+    return DDPM(Exact(true, diffusion.alphas_cumprod), diffusion, (1,), sampler_steps=steps)
+
+
+def draws(seed, num_rows):
+    return SharedNoise(seed, num_rows, 0, 1, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -50,23 +53,23 @@ def with_exact_denoiser(true, **options):
     ],
 )
 def test_optimal_sampler_law(options, mean, std):
-    model = with_exact_denoiser(law(3.0, 2.0), **options)
+    model = with_exact_network(law(3.0, 2.0), **options)
     levels = model.diffusion.alphas_cumprod
     exact = gaussian_after_sampling(3.0, 2.0, model.sampler_steps, levels)
     assert exact == pytest.approx((mean, std), abs=6e-5)
     grid, cdf = law(3.0, 2.0).sampled(model.sampler_steps, levels)
     assert (cdf - law(*exact).cdf(grid)).abs().max() < 2e-5
     if len(model.sampler_steps.t) == 50 or options == {"variance": "beta"}:
-        samples = model.sample(4000, seed=1)
+        samples = model.sample(4000, draws=draws(1, 4000), dtype=torch.float64)
         assert samples.mean().item() == pytest.approx(mean, abs=4 * std / math.sqrt(4000))
         assert samples.std().item() == pytest.approx(std, abs=4 * std / math.sqrt(8000))
 
 
 def test_sampler_law_of_a_mixture():
     data = GaussianMixtureDataModule()
-    model = with_exact_denoiser(data.law, num_steps=200, beta_end=0.1)
+    model = with_exact_network(data.law, num_steps=200, beta_end=0.1)
     grid, cdf = data.law.sampled(model.sampler_steps, model.diffusion.alphas_cumprod)
-    samples = model.sample(20_000, seed=3)[:, 0].sort().values
+    samples = model.sample(20_000, draws=draws(3, 20_000), dtype=torch.float64)[:, 0].sort().values
     at = torch.searchsorted(samples, grid) / len(samples)
     assert (at - cdf).abs().max() < 1.63 / math.sqrt(len(samples))  # Kolmogorov, 1 %
     distance = torch.trapezoid((cdf - data.law.cdf(grid)).abs(), grid)
@@ -126,8 +129,8 @@ def test_sampling_is_seeded_and_leaves_the_generator_alone():
 def test_rows_are_denoised_alike_in_blocks(guidance, monkeypatch):
     model, y = conditional(guidance), torch.arange(7) % 3
     whole = model.sample(7, y, seed=3)
-    monkeypatch.setattr("lit_models.ddpm._BLOCK", 3 * model.hidden_size)
-    assert [len(rows) for rows, _ in model._blocks(whole, [])] == [3, 3, 1]
+    monkeypatch.setattr("lit_models.layers.ddpm._BLOCK", 3 * model.ddpm.num_hidden)
+    assert [len(rows) for rows, _ in model.ddpm._blocks(whole, [])] == [3, 3, 1]
     torch.testing.assert_close(model.sample(7, y, seed=3), whole, rtol=1e-12, atol=1e-12)
 
 
@@ -135,12 +138,12 @@ def test_rows_are_denoised_alike_in_blocks(guidance, monkeypatch):
 def test_predictions_agree_at_the_optimum(prediction):
     """With exact outputs every parametrisation takes the same steps."""
     model = LitDDPM((1,), 0, num_steps=31, prediction=prediction).double()
-    steps, true = model.sampler_steps, law(0.5, 0.7)
-    outputs = model.diffusion.for_output(steps, prediction)
+    steps, true = model.ddpm.sampler_steps, law(0.5, 0.7)
+    outputs = model.ddpm.diffusion.for_output(steps, prediction)
     x = torch.linspace(-2, 2, 7, dtype=torch.float64)[:, None]
     for i, t in enumerate(steps.t):
-        noise = true.noise(x, model.diffusion.alphas_cumprod[t].expand(7))
-        signal, std = model.diffusion.levels(t.expand(7), x)
+        noise = true.noise(x, model.ddpm.diffusion.alphas_cumprod[t].expand(7))
+        signal, std = model.ddpm.diffusion.levels(t.expand(7), x)
         x0 = (x - std * noise) / signal
         output = x0 if prediction == "x0" else signal * noise - std * x0
         torch.testing.assert_close(
@@ -196,3 +199,53 @@ def test_unet_shapes_and_conditioning(side):
 def test_wrong_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         LitDDPM(**{"sample_shape": (2,), "num_classes": 0, **options})
+
+
+def test_a_network_of_ones_own_trains_in_a_plain_loop():
+    """The library without Trainer, scale or command: any module of (x, t, y)."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(4, 32), nn.SiLU(), nn.Linear(32, 2))
+
+        def forward(self, x, t, y):
+            assert len(x) == len(t) == len(y)
+            return self.layers(torch.cat([x, t[:, None] / 50, y[:, None] * 1.0], 1))
+
+    torch.manual_seed(0)
+    model = DDPM(Net(), GaussianDiffusion(50), (2,), num_classes=2, guidance_weight=0.3)
+    assert len(list(model.parameters())) == 4
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(80):
+        y = torch.arange(64) % 2
+        x0 = 0.1 * torch.randn(64, 2) + 2.0 * y[:, None] - 1
+        t, noise = torch.randint(50, (64,)), torch.randn(64, 2)
+        _, output, target = model.denoise(x0, t, y, noise)
+        losses.append((output - target).square().mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    samples = model.sample(6, torch.arange(6) % 2)
+    assert samples.shape == (6, 2)
+    assert not torch.equal(samples, model.sample(6, torch.arange(6) % 2))
+
+
+def test_samples_after_a_fit_are_fresh():
+    model = conditional(0.0)
+    trainer = L.Trainer(
+        max_steps=2,
+        logger=False,
+        callbacks=[StepSeed(0)],
+        accelerator="cpu",
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    rows = SampleBatch(torch.randn(8, 2).double(), torch.arange(8) % 3)
+    trainer.fit(model, TensorLoader(rows, 4))
+    assert model.step_seed is not None
+    assert not torch.equal(model.sample(5), model.sample(5))
+    assert torch.equal(model.sample(5, seed=1), model.sample(5, seed=1))

@@ -62,7 +62,7 @@ def test_variance_is_positive_and_in_the_units_of_the_data():
     with torch.no_grad():
         model.net.members[-1][:, 2:] = -100.0  # raw variances far below 0
     stds = model.predictive(torch.randn(11, 3)).stds
-    expected = torch.tensor([0.01, 1.0]).expand_as(stds)
+    expected = torch.tensor([0.01, 1.0]).to(stds).expand_as(stds)
     torch.testing.assert_close(stds, expected, rtol=1e-4, atol=0)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from lit_models import LitGPT
 from lit_models.decoding.sampling import Sampling, generate, pad_prompts
-from lit_models.gpt import GPT
+from lit_models.gpt import GPT, DecoderConfig
 from lit_models.weights.hugging_face import save_pretrained
 
 V, C, D, L, H = 23, 17, 20, 2, 5
@@ -13,7 +13,8 @@ V, C, D, L, H = 23, 17, 20, 2, 5
 
 @pytest.fixture
 def net():
-    net = GPT(V, C, D, L, H).eval()
+    config = DecoderConfig(context_length=C, d_model=D, num_layers=L, num_heads=H)
+    net = GPT(V, config).eval()
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return net

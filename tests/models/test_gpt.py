@@ -8,12 +8,17 @@ import torch
 from torch.nn import functional as F
 
 from lit_models import AdamWMatrixDecay, LitGPT, LitGPTClassifier, LitGPTRegressor
-from lit_models.gpt import GPT, Block
+from lit_models.gpt import GPT, Block, DecoderConfig
 from lit_models.weights.hugging_face import save_pretrained
 from lit_models.weights.pretrained import load_pretrained
 
 transformers = pytest.importorskip("transformers")
 V, T, D, L, H = 37, 11, 20, 3, 5
+SIZES = {"context_length": T, "d_model": D, "num_layers": L, "num_heads": H}
+
+
+def network(vocab_size=V, **options):
+    return GPT(vocab_size, DecoderConfig(**{**SIZES, **options}))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,7 @@ def folder(hugging_face, tmp_path_factory):
 
 @pytest.fixture
 def net(folder):
-    net = GPT(V, T, D, L, H).eval()
+    net = network().eval()
     load_pretrained(net, str(folder))
     return net
 
@@ -77,14 +82,14 @@ def test_weights_written_back_are_the_same(hugging_face, net, tmp_path):
     tokens = torch.randint(V, (2, T))
     with torch.no_grad():
         torch.testing.assert_close(loaded(tokens).logits, net(tokens), rtol=1e-5, atol=1e-5)
-    again = GPT(V, T, D, L, H)
+    again = network()
     load_pretrained(again, str(tmp_path / "out"))
     for name, value in again.state_dict().items():
         assert torch.equal(value, net.state_dict()[name]), name
 
 
 def test_weights_without_biases_are_written_as_zeros(tmp_path):
-    net = GPT(V, T, D, L, H, bias=False).eval()
+    net = network(bias=False).eval()
     save_pretrained(net, tmp_path)
     loaded = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
     tokens = torch.randint(V, (2, T))
@@ -93,7 +98,7 @@ def test_weights_without_biases_are_written_as_zeros(tmp_path):
 
 
 def test_a_shorter_context_takes_the_first_positions(folder, net):
-    short = GPT(V, 7, D, L, H).eval()
+    short = network(context_length=7).eval()
     load_pretrained(short, str(folder))
     tokens = torch.randint(V, (2, 7))
     torch.testing.assert_close(short(tokens), net(tokens))
@@ -101,7 +106,7 @@ def test_a_shorter_context_takes_the_first_positions(folder, net):
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_causality_by_gradient(norm_first):
-    net = GPT(V, T, D, L, H, norm_first=norm_first).double()
+    net = network(norm_first=norm_first).double()
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     embedded = torch.randn(2, T, D, dtype=torch.float64, requires_grad=True)
@@ -115,7 +120,7 @@ def test_causality_by_gradient(norm_first):
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_block_is_the_formula(norm_first):
-    block = Block(D, H, norm_first=norm_first).double()
+    block = Block(DecoderConfig(**SIZES, norm_first=norm_first)).double()
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     x = torch.randn(3, T, D, dtype=torch.float64)
@@ -153,7 +158,7 @@ def test_block_is_the_formula(norm_first):
 
 
 def test_initialisation():
-    net = GPT(500, 200, 160, 6, 4)
+    net = network(500, context_length=200, d_model=160, num_layers=6, num_heads=4)
     assert net.token_embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert net.blocks[2].attention.in_proj.weight.std().item() == pytest.approx(0.02, rel=0.05)
     residual = 0.02 / math.sqrt(12)
@@ -180,7 +185,7 @@ def test_decay_skips_vectors():
 
 def test_long_inputs_are_refused():
     with pytest.raises(ValueError, match="12 tokens exceed context_length=11"):
-        GPT(V, T, D, L, H)(torch.zeros(1, 12, dtype=torch.long))
+        network()(torch.zeros(1, 12, dtype=torch.long))
 
 
 def corrupted(folder, tmp_path, change):
@@ -196,28 +201,28 @@ def corrupted(folder, tmp_path, change):
 def test_a_missing_weight_is_named(folder, tmp_path):
     source = corrupted(folder, tmp_path, lambda w: w.pop("transformer.h.1.mlp.c_fc.bias"))
     with pytest.raises(ValueError, match=r"lacks the weight 'blocks.1.feed_forward.0.bias'"):
-        load_pretrained(GPT(V, T, D, L, H), source)
+        load_pretrained(network(), source)
 
 
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((V, T, 40, L, H), r"d_model=20, the model 40; set --model.d_model 20"),
-        ((V, T, D, 2, H), r"num_layers=3, the model 2; set --model.num_layers 3"),
-        ((V, T, D, L, 4), r"num_heads=5, the model 4; set --model.num_heads 5"),
-        ((41, T, D, L, H), r"vocab_size=37, the model 41; the data need the tokenizer"),
-        ((V, 13, D, L, H), r"'position_embedding.weight' has shape \(11, 20\)"),
-        ((V, T, D, L, H, 0.0, False), r"norm_first=True, the model False"),
+        ({"d_model": 40}, r"d_model=20, the model 40; set --model.d_model 20"),
+        ({"num_layers": 2}, r"num_layers=3, the model 2; set --model.num_layers 3"),
+        ({"num_heads": 4}, r"num_heads=5, the model 4; set --model.num_heads 5"),
+        ({"vocab_size": 41}, r"vocab_size=37, the model 41; the data need the tokenizer"),
+        ({"context_length": 13}, r"'position_embedding.weight' has shape \(11, 20\)"),
+        ({"norm_first": False}, r"norm_first=True, the model False"),
     ],
 )
 def test_a_checkpoint_of_another_shape_is_named(folder, sizes, message):
     with pytest.raises(ValueError, match=message) as caught:
-        load_pretrained(GPT(*sizes), str(folder))
+        load_pretrained(network(**sizes), str(folder))
     assert "\n" not in str(caught.value)
 
 
 def test_sources_that_are_none(tmp_path):
-    net = GPT(V, T, D, L, H)
+    net = network()
     with pytest.raises(ValueError, match=r"no pretrained checkpoint '/nowhere/x.ckpt'"):
         load_pretrained(net, "/nowhere/x.ckpt")
     with pytest.raises(ValueError, match=r"holds no readable config.json"):
@@ -284,7 +289,13 @@ def test_regressor_sees_earlier_answers_alone():
 
 
 def test_own_checkpoint_starts_another_model(tmp_path):
-    source = LitGPT(V, T, D, L, H)
+    source = LitGPT(
+        V,
+        T,
+        D,
+        L,
+        H,
+    )
     path = tmp_path / "best.ckpt"
     torch.save({"state_dict": source.state_dict(), "hyper_parameters": {"num_heads": H}}, path)
     model = LitGPT(V, T, D, L, H, pretrained=str(path))

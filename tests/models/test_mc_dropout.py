@@ -59,7 +59,7 @@ def test_no_dropout_no_spread():
     model = LitMCDropoutMLP(3, 1, 10, hidden_sizes=[7], dropout=0.0, tau=4.0, num_draws=5)
     mixture = model.predictive(torch.randn(11, 3))
     assert mixture.epistemic_variance.max() < 1e-12
-    torch.testing.assert_close(mixture.variance, torch.full((11, 1), 0.25))
+    torch.testing.assert_close(mixture.variance, torch.full((11, 1), 0.25).double())
     spread = LitMCDropoutMLP(3, 1, 10, hidden_sizes=[7], dropout=0.2, tau=4.0)
     assert spread.predictive(torch.randn(11, 3)).epistemic_variance.min() > 0
 
@@ -88,7 +88,7 @@ def test_loss_is_gal_and_ghahramani_s():
 def test_precision_may_be_learned():
     model = LitMCDropoutMLP(3, 1, 10, hidden_sizes=[5])
     model.y_scaler.std.fill_(2.0)
-    expected = 2 * torch.tensor(-0.5).exp()
+    expected = 2 * torch.tensor(-0.5).exp().double()
     torch.testing.assert_close(model.predictive(torch.randn(7, 3)).stds[0], expected)
     model.step(SupervisedBatch(torch.randn(7, 3), torch.randn(7, 1))).loss.backward()
     assert model.log_tau.grad.abs() > 0

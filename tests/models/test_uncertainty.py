@@ -6,13 +6,8 @@ import pytest
 import torch
 from torch import distributions as D
 
-from lit_models.layers.densities import (
-    CategoricalMixture,
-    GaussianMixture,
-    classification_columns,
-    regression_columns,
-    regression_output,
-)
+from datamodules.batches import SupervisedBatch
+from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.metrics.predictive import (
     IntervalCoverage,
     IntervalWidth,
@@ -23,8 +18,19 @@ from lit_models.metrics.predictive import (
     classification_metrics,
     regression_metrics,
 )
+from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 S, B, K = 7, 5, 3
+
+
+def answering(mixture):
+    """A model whose predictive density is known."""
+    if isinstance(mixture, GaussianMixture):
+        model = PredictiveRegressor(1, mixture.means.shape[-1], torch.optim.Adam, None)
+    else:
+        model = PredictiveClassifier(1, mixture.logits.shape[-1], torch.optim.Adam, None)
+    model.predictive = lambda x, generator=None: mixture
+    return model
 
 
 @pytest.fixture
@@ -189,7 +195,7 @@ def test_the_named_metrics():
     for name, metric in regression_metrics().items():
         metric.update(mixture, y)
         assert metric.compute().isfinite(), name
-    output = regression_output(mixture, y)
+    output = answering(mixture).eval_step(SupervisedBatch(torch.zeros(37, 1), y))
     assert output.loss.item() == pytest.approx(-mixture.log_prob(y).mean().item())
     log_probs = CategoricalMixture(torch.randn(S, 41, K)).log_probs
     target = torch.randint(K, (41,))
@@ -199,11 +205,13 @@ def test_the_named_metrics():
 
 
 def test_columns_hold_what_they_say(mixture):
-    columns = regression_columns(mixture, torch.zeros(B, K))
+    batch = SupervisedBatch(torch.zeros(B, 1), torch.zeros(B, K))
+    columns = answering(mixture).predict_step(batch)
     inside = mixture.cdf(columns["upper_95"]) - mixture.cdf(columns["lower_95"])
     torch.testing.assert_close(inside, torch.full_like(inside, 0.95))
     total = columns["epistemic_std"].square() + columns["aleatoric_std"].square()
     torch.testing.assert_close(total, mixture.variance)
-    classes = classification_columns(CategoricalMixture(torch.randn(S, B, K)), torch.zeros(B))
+    model = answering(CategoricalMixture(torch.randn(S, B, K)))
+    classes = model.predict_step(batch._replace(y=torch.zeros(B)))
     torch.testing.assert_close(classes["probability"].sum(1), torch.ones(B))
     assert (classes["mutual_information"] <= classes["predictive_entropy"]).all()

@@ -1,0 +1,48 @@
+"""A device without float64, such as Apple's, played by the CPU."""
+
+import sys
+
+import pytest
+import torch
+from test_contract import NAMES, small
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lit_models.base import _narrow_batch, narrow_buffers
+from lit_models.command.cli import build
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses every float64 tensor."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+                raise TypeError(f"{func} made a float64 tensor")
+        return out
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    for name, module in list(sys.modules.items()):
+        if name.startswith("lit_models") and hasattr(module, "widest_float"):
+            monkeypatch.setattr(module, "widest_float", lambda device: torch.float32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_and_an_evaluation(name, narrow):
+    cli = build(["--config", name, *small(name), "--wandb.mode", "disabled"])
+    cli.datamodule.setup("fit")
+    model = cli.model
+    narrow_buffers(model)
+    model.on_validation_epoch_start()
+    batch = _narrow_batch(next(iter(cli.datamodule.train_dataloader())), 0)
+    evaluated = _narrow_batch(next(iter(cli.datamodule.val_dataloader())), 0)
+    with NoFloat64():
+        output = model.step(batch)
+        output.total.backward()
+        model._accumulate("train", output)
+        output = model.eval().eval_step(evaluated)
+        model._accumulate("val", output)
+        model.update_metrics(model.val_metrics, output)
+        model.val_metrics.compute()
