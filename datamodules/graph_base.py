@@ -190,8 +190,8 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
         return "node"
 
     @property
-    def task(self) -> Literal["classification", "regression"]:
-        """Whether a target is a class or a number."""
+    def task(self) -> Literal["classification", "multilabel", "regression"]:
+        """Whether a target is a class, several labels at once, or one or more numbers."""
         return "classification"
 
     @property

@@ -118,7 +118,9 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
 
     @cached_property
     def _edges(self) -> tuple[Tensor, Tensor | None]:
-        return read_edges(self.edges_path, self.nodes, f"{self.path}'s header", self.directed)
+        place = f"{self.path}'s header"
+        edges = read_edges(self.edges_path, self.nodes, place, self.directed)
+        return edges.ends, edges.weight
 
     @cached_property
     def _bounds(self) -> dict[str, tuple[int, int]]:

@@ -72,7 +72,7 @@ class MotifCountDataModule(GraphsDataModule):
         return "graph"
 
     @property
-    def task(self) -> Literal["classification", "regression"]:
+    def task(self) -> Literal["classification", "multilabel", "regression"]:
         """A target is a number."""
         return "regression"
 

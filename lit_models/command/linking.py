@@ -37,13 +37,15 @@ SIZES = (
     "task",
 )
 # Argument with a default: the class that leaves it to the data.
-_LEFT_TO_DATA = {
-    "group_names": "LitGPT",
-    "num_auxiliary": "LitRecurrentForecaster",
-    "num_series": "LitRecurrentForecaster",
-    "num_known": "LitRecurrentForecaster",
-    "target_power": "LitRecurrentForecaster",
-}
+_LEFT_TO_DATA = (
+    ("group_names", "LitGPT"),
+    ("num_auxiliary", "LitRecurrentForecaster"),
+    ("num_series", "LitRecurrentForecaster"),
+    ("num_known", "LitRecurrentForecaster"),
+    ("target_power", "LitRecurrentForecaster"),
+    ("task", "LitGCN"),
+    ("task", "LitGAT"),
+)
 
 
 def link_sizes(parser: LightningArgumentParser, model: type, told: Callable[..., Any]) -> None:
@@ -65,7 +67,7 @@ def linked_sizes(model: type) -> Iterator[str]:
     for name in SIZES:
         if name in arguments and arguments[name].default is Parameter.empty:
             yield name
-    for name, owner in _LEFT_TO_DATA.items():
+    for name, owner in _LEFT_TO_DATA:
         own = getattr(lit_models, owner)
         inherited = name in arguments and issubclass(model, own)
         if inherited and arguments[name].default == arguments_of(own)[name].default:
