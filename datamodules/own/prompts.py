@@ -27,7 +27,12 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Split
 from datamodules.batches import TokenBatch
 from datamodules.errors import InputError
-from datamodules.files.tokenization import load_tokenizer
+from datamodules.files.tokenization import (
+    TOKENIZER_KEY,
+    adopted_tokenizer,
+    load_tokenizer,
+    say_unknown,
+)
 from datamodules.loading.masking import IGNORE
 
 PromptKind = Literal["plain", "instruction", "zero_shot", "few_shot", "chain_of_thought", "role"]
@@ -106,7 +111,7 @@ def read_lines(path: str) -> list[str]:
     if not Path(path).is_file():
         raise InputError(f"no file {path!r}; give a text file with one entry per line")
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
@@ -126,9 +131,13 @@ def prompt_batch(prompts: Sequence[str], tokenizer: Any) -> TokenBatch:
         InputError: Naming a prompt without tokens.
     """
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(prompts))]
+    unknown = tokenizer.token_to_id("[UNK]")
     for prompt, row in zip(prompts, rows, strict=True):
         if not row:
             raise InputError(f"the prompt {prompt!r} has no tokens; write some text")
+        if set(row) == {unknown}:
+            raise InputError(f"the vocabulary knows no token of the prompt {prompt!r}")
+    say_unknown(tokenizer, rows, "the prompts")
     length = max(len(row) for row in rows)
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -150,7 +159,7 @@ class PromptsDataModule(LitDataModule[TokenBatch]):
     Args:
         path: Text file with one question or prompt per line.
         tokenizer: Vocabulary of the model: a ``tokenizer.json``, a folder that holds one, or the
-            checkpoint of a model trained on a text file.
+            checkpoint of a model trained on a text file; by default the run's own.
         context_length: Largest number T of tokens the model sees.
         prompt: What to make of each line.
         batch_size: Prompts completed side by side.
@@ -162,7 +171,7 @@ class PromptsDataModule(LitDataModule[TokenBatch]):
     def __init__(
         self,
         path: str,
-        tokenizer: str,
+        tokenizer: str | None = None,
         context_length: int = 1024,
         prompt: PromptTemplate = PromptTemplate(),  # noqa: B008  jsonargparse's way
         batch_size: int = 64,
@@ -170,11 +179,33 @@ class PromptsDataModule(LitDataModule[TokenBatch]):
         super().__init__(batch_size, eval_batch_size=batch_size)
         self.path, self.source, self.prompt = path, tokenizer, prompt
         self.context_length = context_length
+        self._known_tokenizer: Any = None
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The vocabulary."""
+        """The run's vocabulary, or the one that is given.
+
+        Raises:
+            InputError: If there is neither.
+        """
+        if self._known_tokenizer is not None:
+            return self._known_tokenizer
+        if self.source is None:
+            raise InputError("which vocabulary? give --data.tokenizer, or --ckpt_path of a run")
         return load_tokenizer(self.source)
+
+    def knowledge(self) -> dict[str, Any]:
+        """The vocabulary."""
+        return {TOKENIZER_KEY: self.tokenizer.to_str()}
+
+    def adopt(self, knowledge: Mapping[str, Any]) -> None:
+        """Takes the vocabulary of a run."""
+        self._known_tokenizer = adopted_tokenizer(knowledge) or self._known_tokenizer
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes what a checkpoint holds of its text; older ones hold the vocabulary openly."""
+        super().load_state_dict(state_dict)
+        self.adopt(state_dict)
 
     @property
     def vocab_size(self) -> int:
