@@ -1,7 +1,6 @@
 """A user's texts, read in pieces: a file, several, a folder or a glob; plain or JSON lines."""
 
 import codecs
-import glob
 import io
 import itertools
 import json
@@ -76,7 +75,8 @@ def find_documents(path: str | Sequence[str], field: str = "text") -> Documents:
             if not found:
                 raise InputError(f"no {', '.join(_SUFFIXES)} file in the folder {one!r}")
         elif not Path(one).exists() and any(sign in one for sign in "*?["):
-            found = sorted(Path(p) for p in glob.glob(one, recursive=True) if Path(p).is_file())
+            root = Path(Path(one).anchor)
+            found = sorted(p for p in root.glob(str(Path(one).relative_to(root))) if p.is_file())
         if not found or not found[0].is_file():
             raise InputError(f"no file {one!r}; give the path of a text file")
         files += found
@@ -119,22 +119,38 @@ def _whole_lines(path: Path) -> Iterator[tuple[str, bool]]:
 
 def _rows(path: Path, field: str) -> Iterator[str]:
     """Texts of the rows of a JSON-lines file."""
+    return (row[0] for row in read_json_rows(path, [field]))
+
+
+def read_json_rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Texts of some fields of the rows of a JSON-lines file, read as they are asked for.
+
+    Raises:
+        InputError: Naming the line that is no JSON, or lacks a field with a text.
+    """
+    if not path.is_file():
+        raise InputError(f"no file {str(path)!r}; give a .jsonl file")
     number, held = 0, ""
     for text in itertools.chain(_decoded(path), ["\n"]):
         *lines, held = (held + text).split("\n")
         for line in lines:
             number += 1
             if line.strip():
-                yield _text_of(line, field, f"{path}, line {number}")
+                row = _object(line, f"{path}, line {number}")
+                yield tuple(_text(row, field, f"{path}, line {number}") for field in fields)
 
 
-def _text_of(line: str, field: str, where: str) -> str:
+def _object(line: str, where: str) -> dict[str, object]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: no JSON ({error.msg}); write one object a line") from error
-    text = row.get(field) if isinstance(row, dict) else None
+    return row if isinstance(row, dict) else {}
+
+
+def _text(row: dict[str, object], field: str, where: str) -> str:
+    text = row.get(field)
     if not isinstance(text, str):
-        known = ", ".join(map(repr, row)) if isinstance(row, dict) else "no fields"
+        known = ", ".join(map(repr, row)) or "no fields"
         raise InputError(f"{where}: no text in the field {field!r}; it has {known}: set field")
     return text

@@ -30,6 +30,7 @@ from datamodules.errors import InputError
 from datamodules.files.tokenization import (
     TOKENIZER_KEY,
     adopted_tokenizer,
+    document_end,
     load_tokenizer,
     say_unknown,
 )
@@ -147,13 +148,45 @@ def prompt_batch(prompts: Sequence[str], tokenizer: Any) -> TokenBatch:
     return TokenBatch(tokens, torch.full_like(tokens, IGNORE), mask=mask)
 
 
-def completion_frame(prompts: Sequence[str], completions: Tensor, tokenizer: Any) -> pd.DataFrame:
-    """One row per prompt, with its completion as text."""
-    texts = tokenizer.decode_batch(completions.tolist(), skip_special_tokens=False)
-    return pd.DataFrame({"prompt": list(prompts), "completion": texts})
+class TextEnds:
+    """Where a text that a model writes ends, for data with a ``tokenizer`` and ``stop``."""
+
+    tokenizer: Any
+    stop: list[str]
+
+    @property
+    def end_token(self) -> int | None:
+        """Token that ends a document; None where the vocabulary has none."""
+        return document_end(self.tokenizer)
+
+    def stopped(self, tokens: list[int]) -> bool:
+        """Whether new tokens hold a stop string."""
+        text = self.tokenizer.decode(tokens, skip_special_tokens=False)
+        return any(sign in text for sign in self.stop)
+
+    def completions(self, prompts: Sequence[str], outputs: Mapping[str, Tensor]) -> pd.DataFrame:
+        """One row per prompt, with its completion up to where it ended, and why it ended."""
+        lengths, reasons = outputs["num_tokens"].tolist(), outputs["ended"].tolist()
+        rows = [
+            row[: length - (reason == 1)]
+            for row, length, reason in zip(
+                outputs["completion"].tolist(), lengths, reasons, strict=True
+            )
+        ]
+        texts = self.tokenizer.decode_batch(rows, skip_special_tokens=False)
+        for index, reason in enumerate(reasons):
+            if reason == 2:
+                places = (texts[index].find(sign) for sign in self.stop)
+                texts[index] = texts[index][: min(place for place in places if place >= 0)]
+        ended = [_ENDED[reason] for reason in reasons]
+        return pd.DataFrame({"prompt": list(prompts), "completion": texts, "ended": ended})
 
 
-class PromptsDataModule(LitDataModule[TokenBatch]):
+# By the number that a model gives.
+_ENDED = ("length", "end token", "stop string")
+
+
+class PromptsDataModule(TextEnds, LitDataModule[TokenBatch]):
     """Prompts for `lit-models predict`, one per line of a file.
 
     Args:
@@ -163,6 +196,7 @@ class PromptsDataModule(LitDataModule[TokenBatch]):
         context_length: Largest number T of tokens the model sees.
         prompt: What to make of each line.
         batch_size: Prompts completed side by side.
+        stop: Strings at which a completion ends; they are left out.
 
     Raises:
         InputError: If a file is missing or a line cannot be used.
@@ -175,10 +209,11 @@ class PromptsDataModule(LitDataModule[TokenBatch]):
         context_length: int = 1024,
         prompt: PromptTemplate = PromptTemplate(),  # noqa: B008  jsonargparse's way
         batch_size: int = 64,
+        stop: list[str] = [],  # noqa: B006  jsonargparse's way; never changed
     ) -> None:
         super().__init__(batch_size, eval_batch_size=batch_size)
         self.path, self.source, self.prompt = path, tokenizer, prompt
-        self.context_length = context_length
+        self.context_length, self.stop = context_length, stop
         self._known_tokenizer: Any = None
 
     @cached_property
@@ -230,4 +265,4 @@ class PromptsDataModule(LitDataModule[TokenBatch]):
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """Prompt and completion."""
-        return completion_frame(self.prompts, outputs["completion"], self.tokenizer)
+        return self.completions(self.prompts, outputs)

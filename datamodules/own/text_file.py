@@ -31,7 +31,7 @@ from datamodules.loading.masking import (
     hide,
     join_pairs,
 )
-from datamodules.own.prompts import PromptTemplate, completion_frame, prompt_batch, read_lines
+from datamodules.own.prompts import PromptTemplate, TextEnds, prompt_batch, read_lines
 
 
 class WindowLoader(TensorLoader[TokenBatch]):
@@ -68,7 +68,7 @@ class WindowLoader(TensorLoader[TokenBatch]):
         return TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
 
 
-class TextFileDataModule(LitDataModule[TokenBatch]):
+class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
     """A UTF-8 text, cut into a training, a validation and a test part in this order.
 
     The text is encoded once and memory-mapped from a cache. ``causal`` windows hold the next token
@@ -94,6 +94,7 @@ class TextFileDataModule(LitDataModule[TokenBatch]):
         batch_size: Windows per optimizer step.
         seed: Seed of order, offsets and hidden tokens.
         field: Field of the text in the rows of a ``.jsonl`` file.
+        stop: Strings at which a completion ends; they are left out.
 
     Raises:
         InputError: If the file is missing, no text, or too short.
@@ -115,6 +116,7 @@ class TextFileDataModule(LitDataModule[TokenBatch]):
         batch_size: int = 32,
         seed: int = 0,
         field: str = "text",
+        stop: list[str] = [],  # noqa: B006  jsonargparse's way; never changed
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=256)
         if seq_len < (8 if objective == "masked" else 1):
@@ -126,7 +128,7 @@ class TextFileDataModule(LitDataModule[TokenBatch]):
             )
         if not 0 < mask_probability < 1:
             raise InputError(f"mask_probability must lie in (0, 1), got {mask_probability}")
-        self.path, self.field = path, field
+        self.path, self.field, self.stop = path, field, stop
         self.tokenizer_source, self.seq_len = tokenizer, seq_len
         self._known_tokenizer: Any = None
         self._trained_on: str | None = None
@@ -357,8 +359,8 @@ class TextFileDataModule(LitDataModule[TokenBatch]):
         if "completion" not in outputs:
             return super().prediction_frame(outputs)
         if self.predict_split == "predict":
-            return completion_frame(self.prompts, outputs["completion"], self.tokenizer)
+            return self.completions(self.prompts, outputs)
         length, part = self.seq_len, self._part("test")
         rows = [part[i * length : (i + 1) * length] for i in range(len(outputs["completion"]))]
         texts = self.tokenizer.decode_batch([row.tolist() for row in rows])
-        return completion_frame(texts, outputs["completion"], self.tokenizer)
+        return self.completions(texts, outputs)

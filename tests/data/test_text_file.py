@@ -269,8 +269,11 @@ def test_a_file_of_prompts(text, tmp_path):
     data.setup("predict")
     batch = next(iter(data.predict_dataloader()))
     assert batch.tokens.shape == (2, 11)
-    frame = data.prediction_frame({"completion": batch.tokens[:, -3:]})
-    assert frame.completion.tolist() == ["cat", "ran"]
+    outputs = {"completion": batch.tokens[:, -3:], "num_tokens": torch.tensor([3, 3])}
+    data.stop = ["n"]
+    frame = data.prediction_frame({**outputs, "ended": torch.tensor([0, 2])})
+    assert frame.completion.tolist() == ["cat", "ra"]
+    assert frame.ended.tolist() == ["length", "stop string"]
     assert frame.prompt.tolist() == ["the cat", "the dog ran"]
     with pytest.raises(InputError, match="a file of prompts is for predict"):
         data.setup("fit")
