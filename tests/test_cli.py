@@ -14,6 +14,7 @@ import yaml
 from callbacks.run.predictions import OrderedPredictions, quote_formulas
 from lit_models.__main__ import main
 from lit_models.command.arguments import prepare
+from lit_models.command.catalog import describe, experiments
 from lit_models.command.cli import build
 
 CONFIG = str(Path(__file__).parent / "tiny.yaml")
@@ -48,6 +49,16 @@ def test_help_and_list_import_nothing_heavy():
     assert done.returncode == 0, done.stderr
     assert "usage: lit-models" in done.stdout
     assert "test metric" in done.stdout
+
+
+def test_the_list_fits_a_terminal_and_says_what_each_experiment_is():
+    lines = describe().splitlines()
+    assert max(map(len, lines)) <= 80
+    named = {line.split()[0]: line for line in lines[1:] if line[0] != " "}
+    assert set(named) == set(experiments())
+    for name, path in experiments().items():
+        first = path.read_text().partition("\n")[0].lstrip("# ")
+        assert first.split()[0] in named[name]
 
 
 def test_run_folder_holds_everything(fitted, capsys):

@@ -87,7 +87,7 @@ def test_it_holds_every_module_and_configuration_and_no_more(wheel):
 def test_it_runs_from_the_folder_of_another_project(installed, project):
     listed = run([installed / "bin" / "lit-models", "list"], project, installed, project).stdout
     assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} - {"defaults"} == {
-        line.split()[0] for line in listed.splitlines()[1:]
+        line.split()[0] for line in listed.splitlines()[1:] if line[0] != " "
     }
     program = "import lit_models, scripts, configs; print(lit_models.__file__, scripts.mine)"
     shown = run([sys.executable, "-c", program], installed, installed, project).stdout
