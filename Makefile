@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread per test worker: two workers with two threads each fight over two cores.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg WANDB_MODE=disabled
 
-.PHONY: demo test lowest optimum lint format benchmark clean
+.PHONY: demo test lowest optimum lint format benchmark docs clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/lit-models fit --config lstm
@@ -41,6 +41,11 @@ format: $(VENV)/.develop
 benchmark: $(VENV)/.runtime
 	$(BIN)/python -m scripts.benchmark $(ARGS)
 
+# Pages, API reference and notebooks, which are executed; a warning is an error.
+docs: $(VENV)/.docs
+	$(BIN)/python -m scripts.api_page
+	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html $(ARGS)
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
@@ -53,5 +58,10 @@ $(VENV)/.develop: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,lint]"
 	touch $@ $(VENV)/.runtime
 
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@ $(VENV)/.runtime
+
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info docs/_build docs/generated
+	rm -rf .pytest_cache .mypy_cache .ruff_cache

@@ -109,7 +109,7 @@ def test_a_folder_that_is_none(tiny_run, tmp_path):
 
 
 def test_a_packaged_run_needs_no_permission(tmp_path):
-    few = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    few = ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1"]
     few += ["--config", "cpu", "--data.num_samples=64"]
     results = fit("linear_regression", *few, tmp_path=tmp_path)
     model, data = lit_models.load(results["run_dir"])
