@@ -5,13 +5,25 @@ BIN := $(VENV)/bin
 # One thread per test worker: two workers with two threads each fight over two cores.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg WANDB_MODE=disabled
 
-.PHONY: demo test optimum lint format benchmark clean
+.PHONY: demo test lowest optimum lint format benchmark clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/lit-models fit --config lstm
 
 test: $(VENV)/.develop
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -q $(ARGS)
+
+# The lowest versions that pyproject.toml allows, in an environment of their own; what pip is to
+# choose itself: make lowest LEAVE=torch.
+LOWEST := .venv-lowest
+LOWEST_TESTS := tests/test_cli.py tests/wrong tests/test_contract.py tests/test_resume.py \
+	tests/test_linking.py tests/test_lightning_repairs.py tests/test_optim.py \
+	tests/callbacks/test_tracking.py tests/data
+lowest: $(VENV)/.develop
+	$(PYTHON) -m venv $(LOWEST)
+	$(BIN)/python -m scripts.lowest --leave $(LEAVE) > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet -r $(LOWEST)/lowest.txt -e .
+	$(TEST_ENV) $(LOWEST)/bin/python -m pytest -n 2 -q $(LOWEST_TESTS) $(ARGS)
 
 # Trains every experiment to its bar; about an hour on two cores.
 optimum: $(VENV)/.develop
@@ -42,4 +54,4 @@ $(VENV)/.develop: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.runtime
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -225,8 +225,7 @@ class LitDDPM(LitModule):
         if seed is None:
             seed = int(torch.randint(2**62, ()).item())
         world_size = self.trainer.world_size if attached else 1
-        stream_seed = hash((seed, stream))
-        return SharedNoise(stream_seed, num_rows, self.global_rank, world_size, self.device)
+        return SharedNoise((seed, stream), num_rows, self.global_rank, world_size, self.device)
 
     def step(self, batch: SampleBatch) -> StepOutput:
         """Squared error of the output at a random step for each row."""

@@ -64,6 +64,11 @@ class Ensemble(nn.Module):
         # One member without weights, in a tuple so that it is no submodule with a state of its own.
         self._member = (members[0].to("meta"),)
 
+    @property
+    def stacked_vectors(self) -> list[Tensor]:
+        """The members' biases, each a matrix with a row per member."""
+        return [p for p in self.members if p.dim() == 2]
+
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of every member, ``(S, B, K)``."""
 

@@ -6,7 +6,7 @@ from tiny import LitTiny
 import lit_models
 from datamodules.errors import InputError
 from lit_models import LitGPT, LitRecurrentForecaster
-from lit_models.command.arguments import arguments_of
+from lit_models.command.classes import arguments_of
 from lit_models.command.cli import build
 from lit_models.command.linking import SIZES, linked_sizes
 

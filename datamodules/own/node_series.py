@@ -16,7 +16,7 @@ from datamodules.errors import InputError
 from datamodules.files.csv_files import is_numeric, numeric_column, read_csv, require_columns
 from datamodules.files.graph_files import read_edges
 from datamodules.graph_base import rows_per_node
-from datamodules.own.csv_series import dates_of
+from datamodules.own.series_dates import dates_of
 
 Array = np.ndarray[Any, Any]
 
@@ -118,7 +118,9 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
 
     @cached_property
     def _edges(self) -> tuple[Tensor, Tensor | None]:
-        return read_edges(self.edges_path, self.nodes, f"{self.path}'s header", self.directed)
+        place = f"{self.path}'s header"
+        edges = read_edges(self.edges_path, self.nodes, place, self.directed)
+        return edges.ends, edges.weight
 
     @cached_property
     def _bounds(self) -> dict[str, tuple[int, int]]:

@@ -41,10 +41,13 @@ class GaussianMixture(NamedTuple):
     Attributes:
         means: Mean of each component, ``(S, B, K)``.
         stds: Standard deviation of each component, broadcastable to ``(S, B, K)``; positive.
+        inner_variance: Share of the components' variance that is the networks' and not the noise's,
+            ``(B, K)``; None for components that are one network each.
     """
 
     means: Tensor
     stds: Tensor
+    inner_variance: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
@@ -53,13 +56,15 @@ class GaussianMixture(NamedTuple):
 
     @property
     def epistemic_variance(self) -> Tensor:
-        """Variance of the component means, ``(B, K)``: what more data would remove."""
-        return self.means.var(0, correction=0)
+        """Variance of the networks' means, ``(B, K)``: what more data would remove."""
+        between = self.means.var(0, correction=0)
+        return between if self.inner_variance is None else between + self.inner_variance
 
     @property
     def aleatoric_variance(self) -> Tensor:
         """Mean of the component variances, ``(B, K)``: the noise."""
-        return self.stds.square().expand_as(self.means).mean(0)
+        within = self.stds.square().expand_as(self.means).mean(0)
+        return within if self.inner_variance is None else within - self.inner_variance
 
     @property
     def variance(self) -> Tensor:

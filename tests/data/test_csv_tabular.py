@@ -110,7 +110,7 @@ WRONG = {
     "no file": (None, "no file 'nothing.csv'"),
     "empty": ("", "is empty"),
     "binary": (b"\x89PNG\xff\xfe\x00\x01\n", "not UTF-8 text"),
-    "no such target": ("a,b\n1,2\n" * 9, "no column 'y'; it has a, b"),
+    "no such target": ("a,b\n" + "1,2\n" * 9, "no column 'y'; it has a, b"),
     "duplicate column": ("a,a,y\n" + "1,2,3\n" * 9, "2 columns named 'a'"),
     "unnamed column": ("a,,y\n" + "1,2,3\n" * 9, "column 2 has no name"),
     "missing target": ("a,y\n" + "1,u\n2,v\n" * 9 + "3,\n", "row 20: no value in column 'y'"),
@@ -120,7 +120,7 @@ WRONG = {
     "rare class": ("a,y\n1,w\n" + "1,u\n2,v\n" * 9, "class"),
     "too few rows": ("a,y\n1,u\n2,v\n", "at least 4"),
     "target alone": ("y\n" + "u\nv\n" * 9, "no column beside the target"),
-    "ragged row": ("a,y\n1,u\n2,v,3\n" + "1,u\n2,v\n" * 9, "not a CSV table"),
+    "ragged row": ("a,y\n1,u\n2,v,3\n" + "1,u\n2,v\n" * 9, "row 3 has 3 cells and the header 2"),
 }
 
 
