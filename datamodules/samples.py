@@ -16,7 +16,7 @@ from datamodules.files.images import as_bytes, columns_of, image_grid, write_ima
 from datamodules.files.whole_file import whole_file
 from datamodules.laws.mixture_law import MixtureLaw
 
-_BLOCK = 2**22  # numbers that are read at once
+_BLOCK = 2**20  # numbers that are read at once
 _GRID = 100  # pictures
 
 

@@ -19,7 +19,7 @@ from datamodules.samples import SampleDataModule
 
 Array = np.ndarray[Any, Any]
 
-_BLOCK = 2**22  # numbers that are read at once
+_BLOCK = 2**20  # numbers that are read at once
 _EXACT = ("u1", "i1", "u2", "i2", "f2", "f4", "b1")  # types that single precision holds
 
 

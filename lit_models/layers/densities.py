@@ -93,6 +93,9 @@ class GaussianMixture(NamedTuple):
             level: Probability in (0, 1).
             max_steps: Steps at most; five are usual.
         """
+        if self.means.element_size() < 4:  # half precision holds no small step
+            single = self._replace(means=self.means.float(), stds=self.stds.float())
+            return single.quantile(level, max_steps)
         z = NormalDist().inv_cdf(level)
         ends = self.means + z * self.stds
         low, high = ends.amin(0), ends.amax(0)
