@@ -31,7 +31,8 @@ class RunReport(L.Callback):
 
     ``results.json`` holds, by metric name, the test metrics, the optimum and the baseline of the
     task, the excess over the optimum, in the metric's units (value minus optimum, also where
-    larger is better), the rivals' scores, errors by series and what the fit cost; a value that is not finite is null.
+    larger is better), the rivals' scores, errors by series and the fit's cost; a value that is not
+    finite is null.
 
     Args:
         experiment: Name of the experiment.

@@ -75,7 +75,8 @@ class QuantileHead(nn.Module):
 
     def start(self, center: Tensor, std: Tensor) -> Tensor:
         """Quantiles of normal errors."""
-        return center.unsqueeze(-1) + std.unsqueeze(-1) * torch.special.ndtri(self.levels)
+        places: Tensor = torch.special.ndtri(self.levels.to(center))
+        return center.unsqueeze(-1) + std.unsqueeze(-1) * places
 
     def losses(self, params: Tensor, target: Tensor) -> Tensor:
         """Mean pinball loss over the quantiles of each step, ``(B, H)``."""
