@@ -344,7 +344,7 @@ class LitForecaster(LitModule):
         self.scores_by_series = {}
         if len(names) < 2:
             return
-        for number in arrays["series"].unique().tolist():
+        for number in sorted(set(arrays["series"].tolist())):
             rows = arrays["series"] == number
             error = arrays["error"][rows].double()[arrays["mask"][rows]]
             name = names[number] if 0 <= number < len(names) else "new series"

@@ -369,7 +369,8 @@ class LitRecurrentForecaster(LitForecaster):
             out = out + self.skip(window[..., 0])
         if self.start is not None:
             last = torch.zeros_like(last)  # the start holds it
-        params = out.unflatten(1, (-1, 1 if self.mode == "rolling" else self.head.num_params))
+        width = 1 if self.mode == "rolling" else self.head.num_params
+        params = out.reshape(len(out), -1, width)
         return params + last.unsqueeze(-1)
 
     def state_gradients(self, batch: SeriesBatch) -> Tensor:

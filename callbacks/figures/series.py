@@ -25,8 +25,10 @@ def series_windows(datamodule: Any, split: str, rows: Tensor, device: torch.devi
         batch: SeriesBatch = datamodule.windows(split, rows)
     else:
         data = datamodule.split(split)
-        batch = SeriesBatch(*(None if field is None else field[rows] for field in data))
-    return SeriesBatch(*(None if field is None else field.to(device) for field in batch))
+        taken: Any = (None if field is None else field[rows] for field in data)
+        batch = SeriesBatch(*taken)
+    moved: Any = (None if field is None else field.to(device) for field in batch)
+    return SeriesBatch(*moved)
 
 
 class ForecastFigure(FigureCallback):
@@ -67,14 +69,14 @@ class ForecastFigure(FigureCallback):
         """Rows of the windows to draw, each of another window."""
         data = datamodule.split("test")
         series = getattr(data, "series", None)
-        if series is not None and len(series.unique()) > 1:
+        if series is not None and bool((series != series[0]).any()):
             last = torch.cat([series[1:] != series[:-1], torch.ones(1, dtype=torch.bool)])
-            rows = last.nonzero()[:, 0]
-            return rows[: self.num_windows]
+            rows: Tensor = last.nonzero()[: self.num_windows, 0]
+            return rows
         count = len(data[0])
         if hasattr(datamodule, "floors"):  # the second half repeats the windows with other noise
             count = max(count // 2, 1)
-        return torch.linspace(0, count - 1, min(self.num_windows, count)).long().unique()
+        return torch.linspace(0, count - 1, min(self.num_windows, count)).long()
 
     def _windows(
         self, pl_module: L.LightningModule, datamodule: Any, batch: SeriesBatch, title: str
@@ -140,14 +142,15 @@ def _batches(datamodule: Any, rows: Tensor, pl_module: L.LightningModule) -> Ite
 
 def _error_per_step(batches: Iterator[SeriesBatch], pl_module: L.LightningModule) -> Tensor:
     """Mean squared error of each step over the measured targets, ``(H,)``."""
-    total, count = torch.zeros(2, 1, dtype=torch.float64)
+    total = count = torch.zeros(1, dtype=torch.float64)
     for batch in batches:
         preds = pl_module.predict_step(batch, 0)["prediction"]
-        error = (preds.double() - batch.y[:, : preds.shape[1]].double()).square()
-        mask = torch.ones_like(error) if batch.mask is None else batch.mask.double()
-        total = total + (error * mask).sum(0).cpu()
+        squares = (preds.double() - batch.y[:, : preds.shape[1]].double()).square()
+        mask = torch.ones_like(squares) if batch.mask is None else batch.mask.double()
+        total = total + (squares * mask).sum(0).cpu()
         count = count + mask.sum(0).cpu()
-    return total / count
+    error: Tensor = total / count
+    return error
 
 
 def _error_figure(error: Tensor, datamodule: Any, title: str) -> "Figure":
@@ -200,7 +203,8 @@ def _attention(pl_module: L.LightningModule, datamodule: Any, count: int) -> Ten
         return None
     rows = torch.arange(min(count, 1000))
     batch = series_windows(datamodule, "test", rows, pl_module.device)
-    weights: Tensor | None = pl_module.attention_weights(batch)
+    attend: Any = pl_module.attention_weights
+    weights: Tensor | None = attend(batch)
     return None if weights is None else weights.cpu()
 
 

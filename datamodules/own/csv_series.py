@@ -15,8 +15,15 @@ from datamodules.errors import InputError
 from datamodules.loading.loader import TensorLoader
 from datamodules.loading.windows import Origins, SeriesRows, WindowLoader
 from datamodules.own.series_forecast import forecast_frame, last_windows
-from datamodules.own.series_rivals import Errors, LinearStart, Scaler, fit_ridge, rival_errors
-from datamodules.own.series_scale import Power, Transform, choose_power, series_scales
+from datamodules.own.series_rivals import (
+    Errors,
+    LinearStart,
+    Power,
+    Scaler,
+    fit_ridge,
+    rival_errors,
+)
+from datamodules.own.series_scale import Transform, choose_power, series_scales
 from datamodules.own.series_splits import Bounds, split_bounds, split_origins
 from datamodules.own.series_table import Columns, Gaps, SeriesTable
 
@@ -146,7 +153,7 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
     @property
     def num_train(self) -> int:
         """Number of training windows."""
-        return len(self.split("train").row)
+        return len(self.origins("train").row)
 
     @property
     def standardization(self) -> Mapping[str, tuple[Tensor, Tensor]]:
@@ -157,7 +164,7 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
     @cached_property
     def linear_start(self) -> LinearStart | None:
         """The ridge regression in the model's units, for a model that starts from it."""
-        train, val = self.split("train"), self.split("val")
+        train, val = self.origins("train"), self.origins("val")
         return fit_ridge(self._rows, train, val, self._scaler)
 
     # Rows, scales and splits ---------------------------------------------------------------------
@@ -182,6 +189,12 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
             return last_windows(self, self._predict_table, history)
         return split_origins(self, split)
 
+    def origins(self, split: Split) -> Origins:
+        """Places of the windows of a split."""
+        places: Any = self.split(split)
+        assert isinstance(places, Origins)
+        return places
+
     @cached_property
     def _power(self) -> Power | None:
         return choose_power(self, self.transform)
@@ -204,7 +217,8 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
         table, (center, scale, naive) = self._table, scales
         own = (center, scale) if self.grouped else (None, None)
         sizes = (self.window, self.horizon, table.num_known)
-        return SeriesRows(table.values, *sizes, table.real, *own, naive, self._numbers)
+        numbers = self._numbers
+        return SeriesRows(table.values, *sizes, table.real, own[0], own[1], naive, numbers)
 
     @cached_property
     def _numbers(self) -> Tensor:
@@ -225,11 +239,11 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
             split: The split.
             rows: Which of its windows, ``(N,)``; all by default.
         """
-        data = self.split(split)
+        data: Any = self.split(split)
         if rows is None:
             rows = torch.arange(len(data[0]))
         if not isinstance(data, Origins):
-            fields = (None if field is None else field[rows] for field in data)
+            fields: Any = (None if field is None else field[rows] for field in data)
             return SeriesBatch(*fields)
         return self._rows.gather(Origins(data.row[rows], data.series[rows]))
 
@@ -307,8 +321,8 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
         scaler = Scaler(scales[0][:1], scales[1][:1])
         ridge = self.linear_start
         if not plain:
-            ridge = fit_ridge(rows, self.split("train"), self.split("val"), scaler)
-        return rival_errors(rows, self.split("test"), scaler, ridge, self.season)
+            ridge = fit_ridge(rows, self.origins("train"), self.origins("val"), scaler)
+        return rival_errors(rows, self.origins("test"), scaler, ridge, self.season)
 
     @cached_property
     def _rival_scores(self) -> dict[str, dict[str, float]]:
@@ -364,7 +378,7 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """One row a forecast step: series, date or row, step, forecast, interval, truth."""
         if self.predict_windows == "test":
-            return forecast_frame(self, self._table, outputs, self.split("test"))
+            return forecast_frame(self, self._table, outputs, self.origins("test"))
         return forecast_frame(self, self._predict_table, outputs, None)
 
 

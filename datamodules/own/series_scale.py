@@ -131,7 +131,7 @@ def _validation_error(data: "CSVSeriesDataModule", power: Power | None) -> float
     scales = series_scales(data, data._table, power)
     rows = data.rows_with(scales)
     scaler = Scaler(scales[0][:1], scales[1][:1], power)
-    parts = [data.split("train"), data.split("val")]
+    parts = [data.origins("train"), data.origins("val")]
     train, val = (
         Origins(*(field[:: 1 + len(part.row) // _SAMPLE] for field in part)) for part in parts
     )

@@ -316,7 +316,7 @@ class SeriesTable:
         if offsets[-1] != count:
             self.dates = self._grid_dates(position, offsets)
         self.offsets = offsets
-        return position
+        return np.asarray(position)
 
     def _check_steps(self, place: Array, whole: Array) -> None:
         """Names the first step that is not the file's own."""

@@ -75,7 +75,8 @@ class QuantileHead(nn.Module):
 
     def start(self, center: Tensor, std: Tensor) -> Tensor:
         """Quantiles of normal errors."""
-        return center.unsqueeze(-1) + std.unsqueeze(-1) * torch.special.ndtri(self.levels)
+        places: Tensor = torch.special.ndtri(self.levels.to(center))
+        return center.unsqueeze(-1) + std.unsqueeze(-1) * places
 
     def losses(self, params: Tensor, target: Tensor) -> Tensor:
         """Mean pinball loss over the quantiles of each step, ``(B, H)``."""
@@ -83,7 +84,8 @@ class QuantileHead(nn.Module):
 
     def point(self, params: Tensor) -> Tensor:
         """The median, ``(B, H)``."""
-        return params.sort(-1).values[..., self.probabilities.index(0.5)]
+        median: Tensor = params.sort(-1).values[..., self.probabilities.index(0.5)]
+        return median
 
     def quantiles(self, params: Tensor, levels: Sequence[float]) -> Tensor:
         """The sorted quantiles of these probabilities, ``(B, H, Q)``."""
@@ -118,14 +120,16 @@ class MixtureHead(nn.Module):
 
     def losses(self, params: Tensor, target: Tensor) -> Tensor:
         """Negative log-likelihood of each step in nats, ``(B, H)``."""
-        means, stds = self.mixture(params)
+        density = self.mixture(params)
+        means, stds = density.means, density.stds
         z = (target - means) / stds
         log_probs = -0.5 * z.square() - stds.log() - 0.5 * math.log(2 * math.pi)
         return math.log(self.num_components) - log_probs.logsumexp(0)
 
     def point(self, params: Tensor) -> Tensor:
         """The mean, ``(B, H)``."""
-        return self.mixture(params).mean
+        mean: Tensor = self.mixture(params).mean
+        return mean
 
     def quantiles(self, params: Tensor, levels: Sequence[float]) -> Tensor:
         """Quantiles of the mixture, ``(B, H, Q)``."""
