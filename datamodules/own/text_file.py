@@ -31,8 +31,11 @@ from datamodules.loading.masking import (
     hide,
     join_pairs,
 )
+from datamodules.own.ngram import ngram_cross_entropy
 from datamodules.own.prompts import PromptTemplate, TextEnds, prompt_batch, read_lines
 from datamodules.seeds import seed_of
+
+_MOST_COUNTED = 5_000_000  # tokens, a few seconds' work
 
 
 class WindowLoader(TensorLoader[TokenBatch]):
@@ -323,6 +326,19 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
         test[first] -= 1  # the first token follows nothing
         value = float(-(test * np.log(counts / counts.sum())).sum() / test.sum())
         return {"test/cross_entropy": Reference(value, "frequencies of the training tokens")}
+
+    @cached_property
+    def rivals(self) -> dict[str, dict[str, float]]:
+        """Cross-entropy of an interpolated n-gram, its order chosen on the validation part.
+
+        It counts the last five million training tokens at most; longer test parts have no rival.
+        """
+        test = self._part("test")[: self._num_rows("test") * self.seq_len + 1]
+        if self.objective == "masked" or len(test) > _MOST_COUNTED:
+            return {}
+        train, val = self._part("train")[-_MOST_COUNTED:], self._part("val")[:_MOST_COUNTED]
+        order, value = ngram_cross_entropy(train, val, test, self.vocab_size)
+        return {"test/cross_entropy": {f"interpolated {order}-gram": value}}
 
     def decode(self, tokens: Tensor) -> str:
         """Text of tokens."""
