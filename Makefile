@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 # One thread per test worker: two workers with two threads each fight over two cores.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg WANDB_MODE=disabled
 
-.PHONY: demo test lowest optimum lint format benchmark docs clean
+# An experiment of each family.
+QUICK := binary_classification lstm seq2seq mc_dropout gcn ddpm gpt
+
+.PHONY: demo test quick lowest optimum lint format benchmark docs clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/lit-models fit --config lstm
@@ -24,6 +27,14 @@ lowest: $(VENV)/.develop
 	$(BIN)/python -m scripts.lowest --leave $(LEAVE) > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet -r $(LOWEST)/lowest.txt -e .
 	$(TEST_ENV) $(LOWEST)/bin/python -m pytest -n 2 -q $(LOWEST_TESTS) $(ARGS)
+
+# A minute: the rooms, the readers, the contract of an experiment of each family, one fit.
+quick: $(VENV)/.develop
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -q tests/test_rooms.py tests/data/test_csv_tabular.py \
+	  tests/data/test_csv_series.py tests/data/test_tokenization.py tests/data/test_graph_data.py \
+	  "tests/test_contract.py::test_fit_through_the_command[lstm]" \
+	  $(foreach name,$(QUICK),"tests/test_contract.py::test_every_parameter_gets_a_gradient[$(name)]") \
+	  $(ARGS)
 
 # Trains every experiment to its bar; about an hour on two cores.
 optimum: $(VENV)/.develop

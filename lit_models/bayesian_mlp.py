@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import StepOutput
+from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.network_draws import (
     ACTIVATIONS,
@@ -41,7 +42,6 @@ from lit_models.layers.network_draws import (
     draw_generator,
     evaluate_draws,
 )
-from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 Sampling = Literal["local", "weights"]
 

@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import StepOutput
+from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.mlp import MLP, Activation
-from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 
 class Ensemble(nn.Module):

@@ -37,11 +37,11 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import StepOutput
+from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.laplace import Factors, Structure, affine_layers, factors, make_posterior
 from lit_models.layers.network_draws import draw_generator
 from lit_models.mlp import MLP, Activation
-from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 # A precision outside of these says that a layer is not needed, or that it is not held at all.
 _DELTAS = (1e-6, 1e6)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import StepOutput
+from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.network_draws import (
     ACTIVATIONS,
@@ -38,7 +39,6 @@ from lit_models.layers.network_draws import (
     draw_generator,
     evaluate_draws,
 )
-from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 
 class MCDropoutMLP(nn.Module):

@@ -18,11 +18,12 @@ DATA = (*COMMON, "datamodules.base", "datamodules.graph_base", "datamodules.samp
 
 # Rooms, the longest name first; what stands in the open of a package is the package's own room.
 ARROWS = {
-    "lit_models.__main__": ("lit_models.command", "lit_models.training"),
+    "lit_models.__main__": (*COMMON, "lit_models.command", "lit_models.training"),
     "lit_models.command": ("lit_models", "datamodules", "callbacks", "configs"),
     "lit_models.layers": (*COMMON, "lit_models.layers"),
     "lit_models.metrics": (*COMMON, "lit_models.metrics", "lit_models.layers"),
     "lit_models.decoding": (*COMMON, "lit_models.decoding", "lit_models.layers"),
+    "lit_models.families": (*COMMON, "lit_models"),
     "lit_models.weights": (*COMMON, "lit_models.weights", "datamodules.files"),
     "lit_models.training": (*COMMON, "lit_models.training", "lit_models.layers"),
     "lit_models": (*COMMON, "lit_models"),
@@ -36,16 +37,17 @@ ARROWS = {
     "scripts": (*TOPS, "configs"),
 }
 # Models reach the rest of their package, but never the command.
-NEVER = {"lit_models": ("lit_models.command", "lit_models.__main__")}
+_COMMAND = ("lit_models.command", "lit_models.__main__")
+NEVER = {"lit_models": _COMMAND, "lit_models.families": _COMMAND}
 
 # Libraries that a room may use; None for any.
 LIBRARIES = {
-    "datamodules.laws": {"torch", "numpy"},
+    "datamodules.laws": {"torch", "numpy", "scipy"},
     "lit_models.layers": {"torch", "torch_geometric", "numpy"},
 }
 STANDARD = {
     *("math", "typing", "collections", "itertools", "functools", "dataclasses", "abc"),
-    *("weakref", "contextlib", "enum", "warnings"),
+    *("weakref", "contextlib", "enum", "statistics", "warnings"),
 }
 
 

@@ -8,6 +8,7 @@ from torch import distributions as D
 
 from datamodules.batches import SupervisedBatch
 from lit_models import LitBayesianMLP, LitMCDropoutMLP
+from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.metrics.predictive import (
     IntervalCoverage,
@@ -19,7 +20,6 @@ from lit_models.metrics.predictive import (
     classification_metrics,
     regression_metrics,
 )
-from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 S, B, K = 7, 5, 3
 
