@@ -30,6 +30,7 @@ from .optim import WarmupCosine as WarmupCosine
 from .recurrent import LitRecurrentForecaster as LitRecurrentForecaster
 from .seq2seq import LitSeq2Seq as LitSeq2Seq
 from .stgnn import LitSTGNN as LitSTGNN
+from .tabular_mlp import LitTabularMLP as LitTabularMLP
 from .transformer import LitTransformer as LitTransformer
 
 __version__: str
