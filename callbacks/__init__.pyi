@@ -12,6 +12,7 @@ from .figures.samples import SampleFigures as SampleFigures
 from .figures.series import ForecastFigure as ForecastFigure
 from .figures.tables import ConfusionMatrix as ConfusionMatrix
 from .figures.tables import PredictedAgainstTrue as PredictedAgainstTrue
+from .figures.tables import TableFigures as TableFigures
 from .figures.translation import TranslationScore as TranslationScore
 from .figures.uncertainty import CalibrationPlot as CalibrationPlot
 from .figures.uncertainty import ExtrapolationSpread as ExtrapolationSpread

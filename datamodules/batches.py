@@ -18,10 +18,13 @@ class SupervisedBatch(NamedTuple):
     Attributes:
         x: Features, ``(B, D)``, in the units of the data.
         y: Target, ``(B, K)`` float for regression or ``(B,)`` long for classification.
+        categories: Codes of categories, ``(B, C)``, that a loader turns into columns of ``x``, one
+            per category; None in the batches that models see.
     """
 
     x: Tensor
     y: Tensor
+    categories: Tensor | None = None
 
 
 class SeriesBatch(NamedTuple):

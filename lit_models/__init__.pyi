@@ -55,6 +55,7 @@ from .seq2seq import LitSeq2Seq as LitSeq2Seq
 from .seq2seq import Seq2Seq as Seq2Seq
 from .stgnn import LitSTGNN as LitSTGNN
 from .stgnn import SpatioTemporalForecaster as SpatioTemporalForecaster
+from .tabular_mlp import LitTabularMLP as LitTabularMLP
 from .transformer import LitTransformer as LitTransformer
 from .transformer import Transformer as Transformer
 

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 def _head(trainer: L.Trainer, pl_module: L.LightningModule, num_rows: int) -> SupervisedBatch:
     """The first test rows, on the model's device."""
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-    batch = datamodule.split("test")
-    x = batch.x[:num_rows].to(device=pl_module.device, dtype=pl_module.dtype)
-    return SupervisedBatch(x, batch.y[:num_rows].to(pl_module.device))
+    data = datamodule.split("test")
+    codes = None if data.categories is None else data.categories[:num_rows]
+    head = SupervisedBatch(data.x[:num_rows], data.y[:num_rows], codes)
+    if codes is not None:  # which the data's own loader turns into columns
+        head = datamodule.one_hot(head)
+    return SupervisedBatch(head.x.to(pl_module.device), head.y.to(pl_module.device))
 
 
 class ConfusionMatrix(FigureCallback):
@@ -67,7 +70,10 @@ class ConfusionMatrix(FigureCallback):
         axes.set_xticks(range(num_classes), names)
         axes.set_yticks(range(num_classes), names)
         accuracy = counts.trace().item() / counts.sum().item()
-        axes.set(xlabel="predicted class", ylabel="true class", title=f"accuracy {accuracy:.4f}")
+        num_rows, all_rows = len(batch.y), len(trainer.datamodule.split("test").y)  # type: ignore[attr-defined]
+        of_all = f" of {all_rows:,}" if all_rows > num_rows else ""
+        title = f"accuracy {accuracy:.4f} on {num_rows:,}{of_all} rows"
+        axes.set(xlabel="predicted class", ylabel="true class", title=title)
         figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
         return {"confusion_matrix": figure}
 
@@ -99,3 +105,23 @@ class PredictedAgainstTrue(FigureCallback):
         axes.grid(alpha=0.3)
         axes.legend()
         return {"predicted_against_true": figure}
+
+
+class TableFigures(FigureCallback):
+    """What suits the target: a confusion matrix, or predictions against true values.
+
+    Args:
+        num_rows: Test rows to count, at most.
+    """
+
+    def __init__(self, num_rows: int = 20_000) -> None:
+        self.num_rows = num_rows
+
+    def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
+        """The figure of the task; no matrix of more than thirty classes."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if datamodule.split("test").y.is_floating_point():
+            return PredictedAgainstTrue(min(self.num_rows, 1000)).draw(trainer, pl_module)
+        if datamodule.num_classes > 30:
+            return {}
+        return ConfusionMatrix(self.num_rows).draw(trainer, pl_module)

@@ -37,7 +37,7 @@ class PredictiveBand(FigureCallback):
 
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         train = datamodule.split("train")
-        if train.x.shape[1] != 1 or train.y.shape[1:] != (1,):
+        if datamodule.in_features != 1 or train.y.shape[1:] != (1,):
             return {}
         low, high = train.x.min().item(), train.x.max().item()
         margin = self.margin * (high - low)
@@ -83,6 +83,8 @@ class CalibrationPlot(FigureCallback):
 
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         test = datamodule.split("test")
+        if getattr(test, "categories", None) is not None:
+            test = datamodule.one_hot(test)
         parts = []
         batches = (torch.split(field[: self.num_rows], 2000) for field in (test.x, test.y))
         for x, y in zip(*batches, strict=True):

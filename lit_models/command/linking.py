@@ -21,6 +21,8 @@ SIZES = (
     "in_features",
     "out_features",
     "num_classes",
+    "num_outputs",
+    "column_widths",
     "horizon",
     "window",
     "vocab_size",

@@ -43,7 +43,7 @@ def test_classification(table):
         assert split.y.bincount(minlength=3).min() >= 1
     rows = data._rows
     assert len(np.unique(np.concatenate(list(rows.values())))) == 60
-    test = splits[2]
+    test = data.one_hot(splits[2])
     np.testing.assert_allclose(test.x[:, 0], frame["size"].iloc[rows["test"]], rtol=1e-6)
     colors = np.array(["blue", "green", "red"])[test.x[:, 1:4].argmax(1)]
     np.testing.assert_array_equal(colors, frame["color"].iloc[rows["test"]])

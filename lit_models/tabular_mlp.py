@@ -1,0 +1,351 @@
+r"""A perceptron for tables nobody tuned: piecewise-linear embeddings, members that share weights.
+
+.. math:: s_j = \frac{z_j}{\sqrt{1 + (z_j / 5)^2}}, \quad z = \frac{x - \mu}{\sigma}, \qquad
+          e_j = v_j s_j + c_j + W_j\, \mathrm{PLE}(s_j), \qquad
+          h_0^m = r^m \odot [e_1, \dots, e_D]
+
+.. math:: h_l^m = \mathrm{Dropout}(\mathrm{SiLU}(A_l h_{l-1}^m + a_l)), \qquad
+          o^m = U^m h_L^m + B s + b, \qquad \hat p = \frac1M \sum_m \mathrm{softmax}(o^m)
+
+Piecewise-linear encodings of quantile bins (Gorishniy et al., "On Embeddings for Numerical Features
+in Tabular Deep Learning", 2022); the M members share all but an input scale, drawn as +1 or -1, and
+a head (Gorishniy et al., "TabM", 2025); the smooth clipping is RealMLP's (Holzmueller et al.,
+"Better by Default", 2024). Categories of up to eight levels enter as indicators, larger ones as a
+learned vector. The linear path :math:`B s + b` starts at the ridge or logistic solution on the
+training rows, its penalty chosen on the validation rows, and the heads and W start at zero: before
+the first step the model *is* the linear one. The papers have no such path.
+
+Shape letters: B batch, D columns, N numbers, T bins, E embedding, M members, K outputs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import (
+    AUROC,
+    Accuracy,
+    AveragePrecision,
+    CalibrationError,
+    F1Score,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Metric,
+    MetricCollection,
+    R2Score,
+)
+
+from datamodules.batches import SupervisedBatch
+from lit_models.base import LitModule, StepOutput
+from lit_models.layers.standardize import Standardize
+from lit_models.metrics.scores import CrossEntropy
+
+_REGRESSION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "mae": F.l1_loss,
+    "huber": F.huber_loss,
+}
+_CLIP = 5.0
+_MAX_START_CELLS = 20_000_000
+_PENALTIES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
+
+
+class PiecewiseLinearEmbedding(nn.Module):
+    """Numbers as vectors: a line each, and one slope more per quantile bin.
+
+    Args:
+        num_numbers: Number N of numbers.
+        num_bins: Number T of bins of each.
+        embedding_dim: Size E of each vector.
+
+    Shape:
+        Input ``(B, N)``, output ``(B, N, E)``.
+    """
+
+    edges: Tensor
+
+    def __init__(self, num_numbers: int, num_bins: int, embedding_dim: int) -> None:
+        super().__init__()
+        edges = torch.linspace(-2, 2, num_bins + 1).repeat(num_numbers, 1)
+        self.register_buffer("edges", edges)
+        scale = embedding_dim**-0.5
+        self.slope = nn.Parameter(torch.empty(num_numbers, embedding_dim).uniform_(-1, 1) * scale)
+        self.offset = nn.Parameter(torch.empty(num_numbers, embedding_dim).uniform_(-1, 1) * scale)
+        self.bins = nn.Parameter(torch.zeros(num_numbers, num_bins, embedding_dim))
+
+    def fit(self, values: Tensor) -> None:
+        """Puts the bins' edges at quantiles of values ``(rows, N)``; equal edges make no bin."""
+        levels = torch.linspace(0, 1, self.edges.shape[1], dtype=values.dtype)
+        self.edges.copy_(torch.quantile(values[:100_000], levels, dim=0).T)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """How far each value has passed through each bin, ``(B, N, T)``, in [0, 1]."""
+        low, width = self.edges[:, :-1], self.edges.diff(dim=1)
+        inverse = torch.where(width > 1e-6, 1 / width.clamp(min=1e-6), torch.zeros_like(width))
+        return ((x.unsqueeze(-1) - low) * inverse).clamp(0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings of numbers."""
+        line = x.unsqueeze(-1) * self.slope + self.offset
+        return line + torch.einsum("bnt,nte->bne", self.encode(x), self.bins)
+
+
+class TabularMLP(nn.Module):
+    """The network.
+
+    Args:
+        column_widths: 1 for each number, the number of levels for each category, in the order of
+            the columns.
+        num_outputs: Number K of outputs.
+        hidden_sizes: Width of each hidden layer.
+        num_members: Number M of members.
+        num_bins: Number T of bins of each number.
+        embedding_dim: Size E of the vectors of numbers and of large categories.
+        dropout: Probability of dropping a hidden unit, the same ones in all members.
+
+    Shape:
+        Input ``(B, D)``: standardised columns and the indicators as they are, both; output
+        ``(B, M, K)``.
+    """
+
+    def __init__(
+        self,
+        column_widths: Sequence[int],
+        num_outputs: int,
+        hidden_sizes: Sequence[int],
+        num_members: int,
+        num_bins: int,
+        embedding_dim: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        ends = np.cumsum(column_widths).tolist()
+        spans = [(end - width, end) for end, width in zip(ends, column_widths, strict=True)]
+        self.numbers = [start for start, end in spans if end - start == 1]
+        self.small = [i for start, end in spans if 1 < end - start <= 8 for i in range(start, end)]
+        self.large = [(start, end) for start, end in spans if end - start > 8]
+        self.embedding = PiecewiseLinearEmbedding(len(self.numbers), num_bins, embedding_dim)
+        self.tables = nn.ParameterList(
+            nn.Parameter(torch.randn(end - start, embedding_dim) * 0.3) for start, end in self.large
+        )
+        width = (len(self.numbers) + len(self.large)) * embedding_dim + len(self.small)
+        self.member_scale = nn.Parameter(torch.randint(2, (num_members, width)) * 2.0 - 1.0)
+        self.layers = nn.ModuleList()
+        for hidden in hidden_sizes:
+            self.layers.append(nn.Linear(width, hidden))
+            width = hidden
+        self.head = nn.Parameter(torch.zeros(num_members, width, num_outputs))
+        self.skip = nn.Linear(sum(column_widths), num_outputs)
+        nn.init.zeros_(self.skip.weight)
+        nn.init.zeros_(self.skip.bias)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, scaled: Tensor) -> Tensor:
+        """Outputs of every member."""
+        parts = [self.embedding(scaled[:, self.numbers]).flatten(1), x[:, self.small]]
+        parts += [
+            x[:, start:end] @ table
+            for (start, end), table in zip(self.large, self.tables, strict=True)
+        ]
+        h = torch.cat(parts, dim=1).unsqueeze(1) * self.member_scale  # (B, M, W)
+        for layer in self.layers:
+            h = F.silu(layer(h))
+            mask = F.dropout(h.new_ones(len(h), 1, h.shape[2]), self.dropout, self.training)
+            h = h * mask
+        deep = torch.einsum("bmw,mwk->bmk", h, self.head)
+        linear: Tensor = self.skip(scaled)
+        return deep + linear.unsqueeze(1)
+
+
+def classification_scores(num_classes: int) -> dict[str, Metric]:
+    """Scores of log probabilities ``(B, K)`` by name."""
+    options: dict[str, Any] = {"task": "multiclass", "num_classes": num_classes}
+    return {
+        "accuracy": Accuracy(**options),
+        "cross_entropy": CrossEntropy(),
+        "balanced_accuracy": Accuracy(**options, average="macro"),
+        "macro_f1": F1Score(**options, average="macro"),
+        "auroc": AUROC(**options, thresholds=500),
+        "average_precision": AveragePrecision(**options, thresholds=500),
+        "calibration_error": CalibrationError(**options),
+    }
+
+
+class LitTabularMLP(LitModule):
+    """A perceptron for tables with numbers and categories, for classes or numbers.
+
+    Args:
+        column_widths: 1 for each number, the number of levels for each category, in the order of
+            the columns.
+        num_outputs: Number K of classes or targets.
+        task: Whether the target is a class or a number.
+        hidden_sizes: Width of each hidden layer.
+        num_members: Number M of members that share weights.
+        num_bins: Number T of quantile bins of each number.
+        embedding_dim: Size E of the vectors of numbers and of categories over eight levels.
+        dropout: Probability of dropping a hidden unit.
+        loss: What a regression minimises: squared, absolute or Huber's error of the standardised
+            target.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Shape:
+        Input ``(B, D)``, output log probabilities or numbers in the units of the data, ``(B, K)``.
+    """
+
+    def __init__(
+        self,
+        column_widths: list[int],
+        num_outputs: int,
+        task: Literal["classification", "regression"],
+        hidden_sizes: Sequence[int] = (128, 128, 128),
+        num_members: int = 8,
+        num_bins: int = 16,
+        embedding_dim: int = 8,
+        dropout: float = 0.1,
+        loss: Literal["mse", "mae", "huber"] = "mse",
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        for name, value in (("num_members", num_members), ("num_bins", num_bins)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+        self.is_classifier = task == "classification"
+        scores: dict[str, Metric] = {
+            "mse": MeanSquaredError(),
+            "mae": MeanAbsoluteError(),
+            "rmse": MeanSquaredError(squared=False),
+            "r2": R2Score(),
+        }
+        if self.is_classifier:
+            scores = classification_scores(num_outputs)
+        super().__init__(scores, optimizer, lr_scheduler)
+        quick = ("accuracy", "cross_entropy", "mse", "mae")
+        few: dict[str, Metric | MetricCollection] = {
+            name: metric.clone() for name, metric in scores.items() if name in quick
+        }
+        self.val_metrics = MetricCollection(few, prefix="val/", compute_groups=False)
+        self.x_scaler = Standardize(sum(column_widths))
+        if not self.is_classifier:
+            self.y_scaler = Standardize(num_outputs)
+        self.net = TabularMLP(
+            *(column_widths, num_outputs, hidden_sizes, num_members),
+            *(num_bins, embedding_dim, dropout),
+        )
+        self.loss = loss
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Standardised columns, large values drawn in, ``(B, D)``."""
+        z: Tensor = self.x_scaler(x)
+        return z / (1 + (z / _CLIP).square()).sqrt()
+
+    def members(self, x: Tensor) -> Tensor:
+        """Logits or standardised predictions of every member, ``(B, M, K)``."""
+        outputs: Tensor = self.net(x.to(self.x_scaler.dtype), self.scaled(x))
+        return outputs
+
+    def _mixture(self, members: Tensor) -> Tensor:
+        if self.is_classifier:
+            log_probs: Tensor = members.log_softmax(-1).logsumexp(1) - np.log(members.shape[1])
+            return log_probs
+        return self.y_scaler.inverse(members.mean(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log probabilities, or numbers in the units of the data, ``(B, K)``."""
+        return self._mixture(self.members(x))
+
+    def step(self, batch: SupervisedBatch) -> StepOutput:
+        """Mean of the members' losses."""
+        members = self.members(batch.x)
+        if self.is_classifier:
+            target = batch.y.unsqueeze(1).expand(members.shape[:2])
+            loss = F.cross_entropy(members.flatten(0, 1), target.flatten())
+        else:
+            z = self.y_scaler(batch.y).unsqueeze(1).expand_as(members)
+            loss = _REGRESSION_LOSSES[self.loss](members, z)
+        return StepOutput(loss, len(batch.x), self._mixture(members), batch.y)
+
+    def eval_step(self, batch: SupervisedBatch) -> StepOutput:
+        """Loss of the members' mean, which is what predicts."""
+        members = self.members(batch.x)
+        preds = self._mixture(members)
+        if self.is_classifier:
+            return StepOutput(F.nll_loss(preds, batch.y), len(batch.x), preds, batch.y)
+        loss = _REGRESSION_LOSSES[self.loss](members.mean(1), self.y_scaler(batch.y))
+        return StepOutput(loss, len(batch.x), preds, batch.y)
+
+    def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Class and probabilities, or the prediction; and the target."""
+        preds = self(batch.x)
+        if not self.is_classifier:
+            return {"prediction": preds, "target": batch.y}
+        return {"class": preds.argmax(1), "probability": preds.exp(), "target": batch.y}
+
+    def take_scale(self, datamodule: Any) -> None:
+        """Takes scale and bins of the training rows, and starts at the linear solution.
+
+        Args:
+            datamodule: Publishes ``standardization`` and its splits.
+        """
+        super().take_scale(datamodule)
+        rows = _MAX_START_CELLS // self.net.skip.in_features
+        train, val = (_head(datamodule, split, rows) for split in ("train", "val"))
+        x, x_val = self.scaled(train.x), self.scaled(val.x)
+        self.net.embedding.fit(x[:, self.net.numbers])
+        y, y_val = train.y, val.y
+        if not self.is_classifier:
+            y, y_val = self.y_scaler(y), self.y_scaler(y_val)
+        fit, num_outputs = _logistic if self.is_classifier else _ridge, self.net.skip.out_features
+        x, y, x_val, y_val = (tensor.double() for tensor in (x, y, x_val, y_val))
+        weight, bias = fit(x.numpy(), y.numpy(), x_val.numpy(), y_val.numpy(), num_outputs)
+        with torch.no_grad():
+            self.net.skip.weight.copy_(torch.from_numpy(weight))
+            self.net.skip.bias.copy_(torch.from_numpy(bias))
+
+
+def _head(datamodule: Any, split: str, num_rows: int) -> SupervisedBatch:
+    """Rows of a split as models see them, at most so many; the training rows in random order."""
+    data = datamodule.split(split)
+    rows = torch.arange(len(data.x))
+    if len(rows) > num_rows:
+        rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:num_rows]
+    codes = None if data.categories is None else data.categories[rows]
+    head = SupervisedBatch(data.x[rows], data.y[rows], codes)
+    return head if codes is None else datamodule.one_hot(head)
+
+
+Array = np.ndarray[Any, Any]
+
+
+def _ridge(x: Array, y: Array, x_val: Array, y_val: Array, num_outputs: int) -> tuple[Array, Array]:
+    fits = [Ridge(alpha=penalty).fit(x, y) for penalty in _PENALTIES]
+    errors = [((fit.predict(x_val).reshape(y_val.shape) - y_val) ** 2).mean() for fit in fits]
+    best = fits[int(np.argmin(errors))]
+    return best.coef_.reshape(num_outputs, -1), np.atleast_1d(best.intercept_)
+
+
+def _logistic(
+    x: Array, y: Array, x_val: Array, y_val: Array, num_outputs: int
+) -> tuple[Array, Array]:
+    y, y_val = y.astype(np.int64), y_val.astype(np.int64)
+    best = (np.inf, np.zeros((num_outputs, x.shape[1])), np.zeros(num_outputs))
+    for penalty in _PENALTIES[1:]:
+        fit = LogisticRegression(C=1 / penalty, max_iter=200).fit(x, y)
+        loss = log_loss(y_val, fit.predict_proba(x_val), labels=fit.classes_)
+        if loss < best[0]:
+            weight, bias = fit.coef_, fit.intercept_
+            if num_outputs == 2:  # one logit, of the second class against the first
+                weight, bias = np.concatenate([-weight, weight]) / 2, np.array([-1, 1]) * bias / 2
+            best = (float(loss), weight, bias)
+    return best[1], best[2]
