@@ -34,7 +34,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules.batches import SeriesBatch
-from lit_models.forecast_base import Head, LitForecaster
+from lit_models.families.forecast import Head, LitForecaster
 from lit_models.layers.series_units import ScaledWindows
 
 Cell = Literal["rnn", "lstm", "gru"]

@@ -18,7 +18,9 @@ def page() -> str:
         "Plain modules, metrics and schedules": [
             n for n in _classes(lit_models) if not n.startswith("Lit")
         ],
-        "Functions": [n for n in lit_models.__all__ if inspect.isroutine(getattr(lit_models, n))],
+        "Functions": [
+            n for n in vars(lit_models)["__all__"] if inspect.isroutine(getattr(lit_models, n))
+        ],
     }
     for title, names in kinds.items():
         lines += _section(title, "lit_models", names)

@@ -158,5 +158,11 @@ def test_a_room_says_what_it_is_and_no_more():
 
 
 def test_the_models_stand_in_the_open():
-    found = sorted(path.name for path in ROOT.joinpath("lit_models").glob("*.py"))
-    assert len(found) <= 23, found
+    """Beside what they stand on, every file in the open is an architecture."""
+    base = {"__init__.py", "__main__.py", "base.py", "optim.py"}
+    for path in ROOT.joinpath("lit_models").glob("*.py"):
+        if path.name not in base:
+            classes = [
+                n.name for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef)
+            ]
+            assert any(name.startswith("Lit") for name in classes), path.name

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import SeriesBatch
-from datamodules.errors import InputError
+from datamodules.errors import InputError, at_least
 from datamodules.loading.loader import TensorLoader
 from datamodules.loading.windows import Origins, SeriesRows, WindowLoader
 from datamodules.own.series_forecast import forecast_frame, last_windows
+from datamodules.own.series_options import Bounds
 from datamodules.own.series_rivals import (
     Errors,
     LinearStart,
@@ -24,7 +25,7 @@ from datamodules.own.series_rivals import (
     rival_errors,
 )
 from datamodules.own.series_scale import Transform, choose_power, series_scales
-from datamodules.own.series_splits import Bounds, split_bounds, split_origins
+from datamodules.own.series_splits import split_bounds, split_origins
 from datamodules.own.series_table import Columns, Gaps, SeriesTable
 
 Array = np.ndarray[Any, Any]
@@ -102,10 +103,8 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
         predict_windows: Literal["last", "test"] = "last",
     ) -> None:
         super().__init__(1 if batch_size is None else batch_size, seed, eval_batch_size=2048)
-        least = {"window": 1, "horizon": 1, "stride": 1, "season": 0, "folds": 0, "fold": 0}
-        for name, value in least.items():
-            if locals()[name] < value:
-                raise InputError(f"{name} must be at least {value}, got {locals()[name]}")
+        at_least(window=(window, 1), horizon=(horizon, 1), stride=(stride, 1), season=(season, 0))
+        at_least(folds=(folds, 0), fold=(fold, 0))
         if fold >= max(folds, 1):
             raise InputError(f"fold {fold} is none of {folds}; the first is fold 0")
         self.columns = Columns(

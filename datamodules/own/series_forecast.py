@@ -12,17 +12,17 @@ from datamodules.batches import SeriesBatch
 from datamodules.errors import InputError
 from datamodules.files.time_steps import cycles
 from datamodules.loading.windows import Origins
+from datamodules.own.series_options import SeriesOptions
 from datamodules.own.series_scale import series_scales
 
 if TYPE_CHECKING:
-    from datamodules.own.csv_series import CSVSeriesDataModule
     from datamodules.own.series_table import SeriesTable
 
 Array = np.ndarray[Any, Any]
 
 
 def last_windows(
-    data: "CSVSeriesDataModule",
+    data: SeriesOptions,
     table: "SeriesTable",
     history: Callable[[], "SeriesTable"] | None,
 ) -> SeriesBatch:
@@ -88,7 +88,7 @@ def _same_series(table: "SeriesTable", history: "SeriesTable") -> "SeriesTable":
 
 
 def _ahead(
-    data: "CSVSeriesDataModule",
+    data: SeriesOptions,
     table: "SeriesTable",
     past: "SeriesTable",
     index: int,
@@ -114,7 +114,7 @@ def _ahead(
 
 
 def forecast_frame(
-    data: "CSVSeriesDataModule",
+    data: SeriesOptions,
     table: "SeriesTable",
     outputs: Mapping[str, Tensor],
     origins: Origins | None,
@@ -157,6 +157,6 @@ def forecast_frame(
     return pd.DataFrame(columns)
 
 
-def _label_names(data: "CSVSeriesDataModule") -> list[str]:
+def _label_names(data: SeriesOptions) -> list[str]:
     several = ["series"] if len(data.columns.targets) > 1 else []
     return [*data.columns.series, *several]

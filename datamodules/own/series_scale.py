@@ -10,10 +10,10 @@ from torch import Tensor
 from datamodules.errors import InputError
 from datamodules.files.notes import say
 from datamodules.loading.windows import Origins
+from datamodules.own.series_options import SeriesOptions
 from datamodules.own.series_rivals import Errors, Power, Scaler, blocks, fit_ridge, linear_forecast
 
 if TYPE_CHECKING:
-    from datamodules.own.csv_series import CSVSeriesDataModule
     from datamodules.own.series_table import SeriesTable
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +23,7 @@ _SAMPLE = 20_000
 
 
 def series_scales(
-    data: "CSVSeriesDataModule", table: "SeriesTable", power: Power | None, recall: bool = True
+    data: SeriesOptions, table: "SeriesTable", power: Power | None, recall: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and standard deviation of each channel, ``(S, D)``, and the naive error, ``(S,)``.
 
@@ -89,7 +89,7 @@ def power_transform(values: Array, power: Power) -> Array:
     return np.asarray(special.boxcox(np.maximum(values + shift, least), exponent))
 
 
-def choose_power(data: "CSVSeriesDataModule", transform: Transform) -> Power | None:
+def choose_power(data: SeriesOptions, transform: Transform) -> Power | None:
     """The transform of the target: as asked for, or as validation prefers.
 
     Raises:
@@ -126,7 +126,7 @@ def _powers(transform: Transform, least: float, where: str) -> list[Power | None
     return found
 
 
-def _validation_error(data: "CSVSeriesDataModule", power: Power | None) -> float:
+def _validation_error(data: SeriesOptions, power: Power | None) -> float:
     """Squared error of the ridge regression on the validation windows, in units of each series."""
     scales = series_scales(data, data._table, power)
     rows = data.rows_with(scales)

@@ -1,6 +1,6 @@
 """Splits of each series in time, from its end."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,12 +9,9 @@ from datamodules.base import Split
 from datamodules.errors import InputError
 from datamodules.files.notes import say
 from datamodules.loading.windows import Origins
-
-if TYPE_CHECKING:
-    from datamodules.own.csv_series import CSVSeriesDataModule
+from datamodules.own.series_options import Bounds, SeriesOptions
 
 Array = np.ndarray[Any, Any]
-Bounds = dict[str, tuple[Array, Array]]
 
 
 def _count(rows: int | float, num_rows: Array) -> Array:
@@ -25,7 +22,7 @@ def _count(rows: int | float, num_rows: Array) -> Array:
     return np.full(len(num_rows), rows)
 
 
-def split_bounds(data: "CSVSeriesDataModule") -> Bounds:
+def split_bounds(data: SeriesOptions) -> Bounds:
     """First and last row (exclusive) of each split of each series, ``(S,)`` each.
 
     Raises:
@@ -58,7 +55,7 @@ def split_bounds(data: "CSVSeriesDataModule") -> Bounds:
     return bounds
 
 
-def _check_lengths(data: "CSVSeriesDataModule", bounds: Bounds) -> None:
+def _check_lengths(data: SeriesOptions, bounds: Bounds) -> None:
     table = data._table
     for split, (start, end) in bounds.items():
         need = data.horizon + (data.window if split == "train" else 0)
@@ -80,7 +77,7 @@ def _check_lengths(data: "CSVSeriesDataModule", bounds: Bounds) -> None:
         )
 
 
-def split_origins(data: "CSVSeriesDataModule", split: Split) -> Origins:
+def split_origins(data: SeriesOptions, split: Split) -> Origins:
     """Row of the first target and series of each window of a split, in the order of the rows."""
     table, (starts, ends) = data._table, data._bounds[split]
     stride = data.stride if split == "train" else 1
