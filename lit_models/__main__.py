@@ -90,7 +90,9 @@ def _dispatch(argv: list[str]) -> int:
         sys.stdout.write(USAGE + "\n")
         return 0
     if command in LIGHT:
-        return _light(command, argv[1:])
+        from lit_models.command.answers import answer
+
+        return answer(command, argv[1:])
     if command not in COMMANDS:
         known = ", ".join((*COMMANDS, *LIGHT))
         sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
@@ -108,30 +110,6 @@ def _dispatch(argv: list[str]) -> int:
         from lit_models.command.run import run
 
     return run(argv)
-
-
-def _light(command: str, argv: list[str]) -> int:
-    """Answers from files alone, without importing torch."""
-    from datamodules.errors import InputError
-
-    try:
-        if command == "list":
-            from lit_models.command.catalog import describe
-
-            answer = describe()
-        elif command == "runs":
-            from lit_models.command.runs import list_runs
-
-            answer = list_runs(argv)
-        else:
-            from lit_models.command.compare import compare_runs
-
-            answer = compare_runs(argv)
-    except InputError as error:
-        sys.stderr.write(f"lit-models: error: {error}\n")
-        return 2
-    sys.stdout.write(answer + "\n")
-    return 0
 
 
 if __name__ == "__main__":
