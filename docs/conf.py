@@ -34,6 +34,7 @@ myst_heading_anchors = 3
 suppress_warnings = ["myst.xref_missing"]
 
 nb_execution_mode = "cache"
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True

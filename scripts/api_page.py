@@ -18,9 +18,7 @@ def page() -> str:
         "Plain modules, metrics and schedules": [
             n for n in _classes(lit_models) if not n.startswith("Lit")
         ],
-        "Functions": [
-            n for n in vars(lit_models)["__all__"] if inspect.isroutine(getattr(lit_models, n))
-        ],
+        "Functions": [n for n in _names(lit_models) if inspect.isroutine(getattr(lit_models, n))],
     }
     for title, names in kinds.items():
         lines += _section(title, "lit_models", names)
@@ -29,9 +27,12 @@ def page() -> str:
     return "\n".join(lines)
 
 
+def _names(package: object) -> list[str]:
+    return list(vars(package)["__all__"])
+
+
 def _classes(package: object) -> list[str]:
-    names = [str(name) for name in vars(package)["__all__"]]
-    return [name for name in names if inspect.isclass(getattr(package, name))]
+    return [name for name in _names(package) if inspect.isclass(getattr(package, name))]
 
 
 def _section(title: str, package: str, names: list[str]) -> list[str]:
