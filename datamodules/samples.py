@@ -95,13 +95,19 @@ class SampleDataModule(LitDataModule[SampleBatch]):
 
         def numbers() -> Iterator[Tensor]:
             for block in self.training_blocks():
-                yield block.double() if columns else block.double().reshape(-1, 1)
+                wide = block.to(torch.float64, copy=True)
+                yield wide if columns else wide.reshape(-1, 1)
 
-        blocks = [(len(block), block.mean(0)) for block in numbers()]
-        count = sum(rows for rows, _ in blocks)
-        mean = torch.stack([rows / count * part for rows, part in blocks]).sum(0)
-        squares = [(block - mean).square().sum(0) for block in numbers()]
-        std = (torch.stack(squares).sum(0) / count).sqrt()
+        # Sums in place: a list of small tensors between the blocks keeps their memory from return.
+        width = self.sample_shape[0] if columns else 1
+        mean, square = torch.zeros(2, width, dtype=torch.float64)
+        count = 0
+        for block in numbers():
+            count += len(block)
+            mean += len(block) / count * (block.mean(0) - mean)
+        for block in numbers():
+            square += block.sub_(mean).square_().sum(0) / count
+        std = square.sqrt()
         return {"x_scaler": (mean, torch.where(std > 0, std, torch.ones_like(std)))}
 
     def write_predictions(self, outputs: Mapping[str, Tensor], folder: Path) -> Path:
