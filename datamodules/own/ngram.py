@@ -1,11 +1,13 @@
 r"""An interpolated n-gram model of tokens: what counting alone predicts.
 
 .. math::
-    P_k(x \mid h_k) = \frac{c(h_k x) + N(h_k)\, P_{k-1}(x \mid h_{k-1})}{c(h_k) + N(h_k)}
+    P_k(x \mid h_k) =
+        \frac{c(h_k x) + w\, N(h_k)\, P_{k-1}(x \mid h_{k-1})}{c(h_k) + w\, N(h_k)}
 
 with the last k tokens :math:`h_k` and their number of different successors N; :math:`P_{-1}` is
 uniform, and a history never seen leaves everything to the shorter one. Witten and Bell, "The
-Zero-Frequency Problem" (1991), interpolated. Histories are counted by sorted 64-bit
+Zero-Frequency Problem" (1991), interpolated; their weight w is 1, and a larger one suits long
+histories. Histories are counted by sorted 64-bit
 fingerprints, so that any vocabulary is counted in a few numbers a token.
 """
 
@@ -15,6 +17,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+_WEIGHTS = (1.0, 4.0)
 
 
 def _fingerprints(tokens: Array, length: int) -> Array:
@@ -36,7 +39,9 @@ def _look_up(keys: Array, values: Array, asked: Array) -> Array:
     return np.where(keys[place] == asked, values[place], 0)
 
 
-def ngram_probabilities(train: Array, test: Array, num_tokens: int, max_order: int) -> list[Array]:
+def ngram_probabilities(
+    train: Array, test: Array, num_tokens: int, max_order: int, weight: float = 1.0
+) -> list[Array]:
     """Probability of each test token but the first, by models of growing order.
 
     Args:
@@ -44,6 +49,7 @@ def ngram_probabilities(train: Array, test: Array, num_tokens: int, max_order: i
         test: Tokens that are predicted, ``(M,)``.
         num_tokens: Size of the vocabulary.
         max_order: Longest n; the n-gram sees n - 1 tokens.
+        weight: Weight w of the shorter history.
 
     Returns:
         For n = 1, 2, ..., each ``(M - 1,)``; a place with fewer tokens before it than n - 1 has the
@@ -71,7 +77,7 @@ def ngram_probabilities(train: Array, test: Array, num_tokens: int, max_order: i
         # The first scored token with enough before it.
         where = slice(max(order - 2, 0), None)
         shorter = probability[where]
-        kind = _look_up(histories, kinds, history)
+        kind = weight * _look_up(histories, kinds, history)
         probability = probability.copy()
         probability[where] = np.where(
             total > 0, (count + kind * shorter) / np.maximum(total + kind, 1), shorter
@@ -92,8 +98,13 @@ def ngram_cross_entropy(
         num_tokens: Size of the vocabulary.
         max_order: Longest n.
     """
-    costs = [
-        -np.log(found).mean() for found in ngram_probabilities(train, val, num_tokens, max_order)
-    ]
-    order = int(np.argmin(costs)) + 1
-    return order, float(-np.log(ngram_probabilities(train, test, num_tokens, order)[-1]).mean())
+    costs = {
+        (float(-np.log(found).mean()), order, weight)
+        for weight in _WEIGHTS
+        for order, found in enumerate(
+            ngram_probabilities(train, val, num_tokens, max_order, weight), 1
+        )
+    }
+    _, order, weight = min(costs)
+    found = ngram_probabilities(train, test, num_tokens, order, weight)[-1]
+    return order, float(-np.log(found).mean())
