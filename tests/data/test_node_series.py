@@ -119,7 +119,7 @@ def test_missing_values_have_no_part_in_anything(tmp_path, marked):
     holes[:3] = False
 
     def pierced(table):
-        values = table[NAMES].to_numpy()
+        values = table[NAMES].to_numpy(copy=True)
         values[holes] = np.nan if marked is None else marked
         return table.assign(**dict(zip(NAMES, values.T, strict=True)))
 
