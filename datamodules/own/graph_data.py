@@ -392,7 +392,8 @@ class GraphDataModule(GraphsDataModule):
         if self._is_table:
             return [torch.from_numpy(encode(self._table, self._plan))]
         return [
-            _features(graph, size) for graph, size in zip(self._graphs, self._sizes, strict=True)
+            _features(graph, size, self.directed)
+            for graph, size in zip(self._graphs, self._sizes, strict=True)
         ]
 
     @cached_property
@@ -479,7 +480,7 @@ class GraphDataModule(GraphsDataModule):
         sizes = [num_nodes_of(graph, str(self.predict_path)) for graph in graphs]
         batches = []
         for graph, size in zip(graphs, sizes, strict=True):
-            x = _features(graph, size)
+            x = _features(graph, size, self.directed)
             if x.shape[1] != known["in_features"]:
                 raise InputError(
                     f"{self.predict_path}: x has {x.shape[1]} columns, the training graphs have "
@@ -673,11 +674,15 @@ def _checked(graphs: list[Any], where: str) -> list[Any]:
     return graphs
 
 
-def _features(graph: Any, num_nodes: int) -> Tensor:
+def _features(graph: Any, num_nodes: int, directed: bool) -> Tensor:
     """Features of a graph's nodes; an indicator of the degree where it has none."""
+    from torch_geometric.utils import coalesce, to_undirected
+
     x = getattr(graph, "x", None)
     if x is None:
-        degree = torch.bincount(graph.edge_index[1], minlength=num_nodes).clamp(max=_MAX_DEGREE)
+        merge = coalesce if directed else to_undirected
+        ends = merge(graph.edge_index.long(), num_nodes=num_nodes)
+        degree = torch.bincount(ends[1], minlength=num_nodes).clamp(max=_MAX_DEGREE)
         return torch.nn.functional.one_hot(degree, _MAX_DEGREE + 1).to(torch.get_default_dtype())
     x = x.to_dense() if x.layout != torch.strided else x
     features: Tensor = x.reshape(num_nodes, -1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.files.notes import say
-from datamodules.files.tables import Table
+from datamodules.files.tables import Column, Table
 from datamodules.graph_base import Level
 
 Task = Literal["classification", "multilabel", "regression"]
@@ -101,7 +101,7 @@ def table_targets(
         task = known["task"]
     values = None
     if task is None or task != "classification":
-        numeric = all(table[name].kind() == "number" for name in columns)
+        numeric = all(_is_number(table[name]) for name in columns)
         if task is not None and not numeric:
             raise InputError(f"{where} holds text; for classes add --data.task classification")
         if numeric:
@@ -115,6 +115,12 @@ def table_targets(
         return classes(cells, None if known is None else known["names"], where)
     assert values is not None
     return _numbers(task, torch.from_numpy(values), list(columns), where)
+
+
+def _is_number(column: Column) -> bool:
+    """Whether a column of targets holds numbers; names such as 01 are classes."""
+    zeros = any(len(cell) > 1 and cell[0] == "0" and cell.isdecimal() for cell in column.counts)
+    return column.is_numeric or (not zeros and column.kind() == "number")
 
 
 def _task_of(values: "np.ndarray[Any, Any]", where: str) -> Task:
