@@ -65,7 +65,7 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         categorical: Numeric columns to treat as categories, beside all text columns.
         drop: Columns to leave out, such as a row number.
         val_fraction: Share of the rows, after the test rows are taken, used for validation.
-        test_fraction: Share of the rows used for the test.
+        test_fraction: Share of the rows for the test.
         test_rows: File of given splits: line k holds the row numbers (from 0) of split k's test
             set, separated by blanks; replaces ``test_fraction``.
         split: Which line of ``test_rows``, from 0.

@@ -145,3 +145,86 @@ def test_wrong_task_is_named(table):
     path.write_text("a,y\n" + "1,5\n2,5\n" * 9)
     with pytest.raises(InputError, match="'y' is 5 in all training rows"):
         CSVTabularDataModule(str(path), "y", task="regression").setup("fit")
+
+
+def odd_table(tmp_path, rows=120):
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame(
+        {
+            "zone": rng.choice(["01", "02", "A4"], rows),
+            "size": [f"{value:.3f}" for value in 1e9 + rng.normal(0, 3, rows)],
+            "country": [*rng.choice(["NA", "DE"], rows - 1), "XX"],
+            "day": pd.date_range("2020-01-01", periods=rows).strftime("%d/%m/%Y"),
+            "kind": rng.choice(["01", "02", "NA"], rows),
+        }
+    )
+    frame.loc[3, "size"] = "?"
+    path = tmp_path / "odd.csv"
+    frame.to_csv(path, index=False)
+    return path, frame
+
+
+def test_a_checkpoint_reads_new_rows_without_the_training_file(tmp_path):
+    path, frame = odd_table(tmp_path)
+    data = CSVTabularDataModule(str(path), "kind", missing="fill", rare=True)
+    assert data.class_names == ["01", "02", "NA"]
+    expected = data.one_hot(data.split("test"))
+    state = data.state_dict()
+    rows = data._rows["test"]
+    new = tmp_path / "new.csv"
+    frame.iloc[rows].drop(columns="kind").to_csv(new, index=False)
+    path.unlink()
+    known = CSVTabularDataModule("gone", "kind", missing="fill", rare=True, predict_path=str(new))
+    known.load_state_dict(state)
+    torch.testing.assert_close(known.one_hot(known.split("predict")).x, expected.x)
+    assert known.class_names == data.class_names
+    frame.assign(zone="01").iloc[:2].drop(columns="kind").to_csv(new, index=False)
+    known = CSVTabularDataModule("gone", "kind", missing="fill", rare=True, predict_path=str(new))
+    known.load_state_dict(state)
+    assert len(known.split("predict").x) == 2
+
+
+def test_rows_of_training_are_known_again(tmp_path):
+    path, frame = odd_table(tmp_path)
+    options = {"missing": "fill", "rare": True}
+    state = CSVTabularDataModule(str(path), "kind", **options).state_dict()
+    same = CSVTabularDataModule(str(path), "kind", **options)
+    same.load_state_dict(state)
+    assert same.other_rows("test") is None
+    frame.iloc[1:].to_csv(path, index=False)
+    other = CSVTabularDataModule(str(path), "kind", **options)
+    other.load_state_dict(state)
+    assert "rows it was trained on" in other.other_rows("test")
+
+
+def test_numbers_stay_in_double_precision(tmp_path):
+    path, frame = odd_table(tmp_path)
+    data = CSVTabularDataModule(
+        str(path), "size", task="regression", missing="fill", rare=True, drop=["day"]
+    )
+    truth = frame["size"].iloc[data._rows["test"]].astype(float)
+    np.testing.assert_array_equal(data.split("test").y[:, 0], truth)
+    assert data.baseline["test/mse"].value == pytest.approx(9, rel=0.7)
+
+
+@pytest.mark.parametrize("options", [{"group": "country"}, {"time": "day"}])
+def test_groups_and_times_do_not_leak(tmp_path, options):
+    path, frame = odd_table(tmp_path)
+    frame["country"] = [f"c{i % 12}" for i in range(len(frame))]
+    frame.to_csv(path, index=False)
+    data = CSVTabularDataModule(str(path), "kind", missing="fill", rare=True, **options)
+    rows = data._rows
+    if "group" in options:
+        groups = [set(frame["country"].iloc[r]) for r in rows.values()]
+        assert sum(map(len, groups)) == len(set().union(*groups))
+    else:
+        assert rows["train"].max() < rows["val"].min() <= rows["val"].max() < rows["test"].min()
+
+
+def test_the_task_is_inferred_and_the_target_is_no_dropped_column(tmp_path):
+    path, _ = odd_table(tmp_path)
+    options = {"task": "auto", "missing": "fill", "rare": True}
+    assert CSVTabularDataModule(str(path), "kind", **options).task == "classification"
+    assert CSVTabularDataModule(str(path), "size", **options).task == "regression"
+    with pytest.raises(InputError, match="the target 'y' cannot be dropped"):
+        CSVTabularDataModule(str(path), "y", drop=["y"])
