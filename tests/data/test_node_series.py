@@ -124,7 +124,8 @@ def test_missing_values_have_no_part_in_anything(tmp_path, marked):
         return table.assign(**dict(zip(NAMES, values.T, strict=True)))
 
     data = NodeSeriesDataModule(**write(tmp_path, pierced), window=4, missing_value=marked)
-    whole = NodeSeriesDataModule(**write(tmp_path), window=4)
+    (tmp_path / "whole").mkdir()
+    whole = NodeSeriesDataModule(**write(tmp_path / "whole"), window=4)
     batch, full = data.split("test"), whole.split("test")
     here = torch.from_numpy(holes[48:])
     assert torch.equal(batch.y[:, 0].isnan(), here)
