@@ -7,7 +7,7 @@ from .figures.language import InContextFigure as InContextFigure
 from .figures.language import SampleText as SampleText
 from .figures.loss_curves import LossCurves as LossCurves
 from .figures.node_series import NodeForecastFigure as NodeForecastFigure
-from .figures.samples import ImageGrid as ImageGrid
+from .figures.pictures import ImageGrid as ImageGrid
 from .figures.samples import SampleFigures as SampleFigures
 from .figures.series import ForecastFigure as ForecastFigure
 from .figures.tables import ConfusionMatrix as ConfusionMatrix

@@ -8,6 +8,8 @@ from .own.arrays import ArrayDataModule as ArrayDataModule
 from .own.csv_series import CSVSeriesDataModule as CSVSeriesDataModule
 from .own.csv_tabular import CSVTabularDataModule as CSVTabularDataModule
 from .own.graph_data import GraphDataModule as GraphDataModule
+from .own.image_folder import ImageFolderDataModule as ImageFolderDataModule
+from .own.instructions import InstructionsDataModule as InstructionsDataModule
 from .own.labelled_text import LabelledTextDataModule as LabelledTextDataModule
 from .own.node_series import NodeSeriesDataModule as NodeSeriesDataModule
 from .own.prompts import PromptsDataModule as PromptsDataModule

@@ -1,5 +1,7 @@
 """What every datamodule shares: seeds, splits, loaders, the known optimum and its baseline."""
 
+import inspect
+import reprlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,14 +13,15 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
+from datamodules.files.frames import plain_frame
 from datamodules.files.whole_file import whole_file
-from datamodules.loading.loader import TensorLoader
+from datamodules.loading.loader import EpochCount, TensorLoader
+from datamodules.seeds import split_seed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Split = Literal["train", "val", "test", "predict"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test", "predict")
 _STAGE_SPLITS: dict[str, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
@@ -40,10 +43,12 @@ class Reference(NamedTuple):
     how: str
 
 
-def split_seed(seed: int, split: str) -> int:
-    """Seed of one split: a pure function of its arguments, unrelated between splits and seeds."""
-    key = [seed, SPLITS.index(split)] if split in SPLITS else [seed, *split.encode()]
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+def _brief(value: Any) -> str:
+    """An argument as one types it; a table or an array by its shape."""
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"<{type(value).__name__} {tuple(shape)}>"
+    return reprlib.repr(value) if not isinstance(value, str) else repr(value)
 
 
 class LitDataModule(L.LightningDataModule, Generic[B]):
@@ -59,6 +64,8 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         eval_batch_size: Rows per evaluation batch, over all devices.
         drop_last: Whether training leaves out the last batch of an epoch when it is not full.
     """
+
+    _given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
     def __init__(
         self,
@@ -79,10 +86,31 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         self.drop_last = drop_last
         self._splits: dict[Split, B] = {}
         self._trained_rows: Tensor | None = None
+        self._plain_epochs = EpochCount()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "LitDataModule[B]":
+        """Notes the arguments, for :meth:`__repr__`."""
+        made = super().__new__(cls)
+        made._given = (args, kwargs)
+        return made
+
+    def __repr__(self) -> str:
+        """The class with the arguments that differ from their defaults; nothing is read."""
+        args, kwargs = self._given
+        signature = inspect.signature(type(self))
+        given = signature.bind_partial(*args, **kwargs).arguments
+        shown = []
+        for name, value in given.items():
+            parameter = signature.parameters[name]
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                shown += [f"{key}={_brief(item)}" for key, item in value.items()]
+            elif repr(value) != repr(parameter.default):
+                shown.append(f"{name}={_brief(value)}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __str__(self) -> str:
         # Lightning's would make every loader, and so every split, to print their sizes.
-        return type(self).__name__
+        return repr(self)
 
     @abstractmethod
     def make_split(self, split: Split) -> B:
@@ -186,17 +214,21 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         data = self.split("train")
         return self._loader(data, self.batch_size, shuffle=True, drop_last=self.drop_last)
 
+    def ordered_dataloader(self, split: Split) -> Any:
+        """Every row of a split once, in order."""
+        return self._loader(self.split(split), self.eval_batch_size)
+
     def val_dataloader(self) -> Any:
         """Ordered batches of the validation split."""
-        return self._loader(self.split("val"), self.eval_batch_size)
+        return self.ordered_dataloader("val")
 
     def test_dataloader(self) -> Any:
         """Ordered batches of the test split."""
-        return self._loader(self.split("test"), self.eval_batch_size)
+        return self.ordered_dataloader("test")
 
     def predict_dataloader(self) -> Any:
         """Ordered batches of the rows to predict."""
-        return self._loader(self.split(self.predict_split), self.eval_batch_size)
+        return self.ordered_dataloader(self.predict_split)
 
     def _loader(
         self,
@@ -204,12 +236,11 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         batch_size: int,
         shuffle: bool = False,
         drop_last: bool = False,
-        make: Callable[..., Any] = TensorLoader,
+        make: Callable[..., Any] | None = None,
     ) -> Any:
+        """A loader of a split; ``make`` makes another kind than :meth:`_make_loader`."""
         rank, world_size = self.rank_and_world_size
-        if shuffle and len(data[0]) < world_size:
-            raise InputError(f"{len(data[0])} training rows cannot feed {world_size} devices")
-        return make(
+        loader = (make or self._make_loader)(
             data,
             batch_size,
             shuffle=shuffle,
@@ -218,6 +249,18 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
             rank=rank,
             world_size=world_size,
         )
+        if shuffle and self.trainer is None:
+            loader.sampler.epochs = self._plain_epochs
+        elif shuffle and getattr(self.trainer, "overfit_batches", 0) > 0:
+            loader.sampler.epochs = None
+        return loader
+
+    def _make_loader(self, data: Any, batch_size: int, **options: Any) -> Any:
+        """Loader of the batches of this data; a subclass with another kind overrides it."""
+        if options["shuffle"] and len(data[0]) < options["world_size"]:
+            devices = options["world_size"]
+            raise InputError(f"{len(data[0])} training rows cannot feed {devices} devices")
+        return TensorLoader(data, batch_size, **options)
 
     @property
     def rank_and_world_size(self) -> tuple[int, int]:
@@ -250,14 +293,4 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         Returns:
             One row per sample; a wide output becomes ``name_1``, ``name_2``, ...
         """
-        import pandas as pd  # a third of a second that a fit need not wait for
-
-        columns: dict[str, np.ndarray[Any, Any]] = {}
-        for name, tensor in outputs.items():
-            values = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
-            if values.ndim == 1 or values.shape[1] == 1:
-                columns[name] = values.reshape(len(values))
-            else:
-                flat = values.reshape(len(values), -1)
-                columns |= {f"{name}_{i + 1}": flat[:, i] for i in range(flat.shape[1])}
-        return pd.DataFrame(columns)
+        return plain_frame(outputs)

@@ -28,15 +28,32 @@ class SupervisedBatch(NamedTuple):
 
 
 class SeriesBatch(NamedTuple):
-    """A window of a time series and what follows it.
+    """Windows of time series and what follows each; fields of a user's file may be None.
 
     Attributes:
-        x: Observed window, ``(B, T, D)``; channel 0 is the series to forecast.
+        x: Observed window, ``(B, T, D)``; channel 0 is the series to forecast, channels 1 to K are
+            known ahead.
         y: The next values of channel 0, ``(B, H)``.
+        mask: True where ``y`` was measured and is scored, ``(B, H)``; None where it is everywhere.
+        known: Channels 1 to K at the steps to forecast, ``(B, H, K)``.
+        series: Number of the series, ``(B,)`` long; -1 for one that training did not have.
+        time: Place of the first target among the rows of all series, ``(B,)`` long.
+        center: Mean of each channel in the series' training rows, ``(B, D)``; None where one scale
+            serves all windows.
+        scale: Standard deviation, likewise.
+        naive_error: Mean absolute error of the naive forecast in the series' training rows,
+            ``(B,)``: the unit of the mean absolute scaled error.
     """
 
     x: Tensor
     y: Tensor
+    mask: Tensor | None = None
+    known: Tensor | None = None
+    series: Tensor | None = None
+    time: Tensor | None = None
+    center: Tensor | None = None
+    scale: Tensor | None = None
+    naive_error: Tensor | None = None
 
 
 class SequencePairBatch(NamedTuple):
@@ -102,6 +119,11 @@ class GraphBatch(NamedTuple):
         graph: Graph each node belongs to, ``(N,)`` ascending, or None for a single graph.
         edge_attr: Features of each edge, ``(E, A)``, or None for none.
         num_graphs: Number of graphs.
+        multiplicity: How many edges each edge stands for where neighbours are gathered, ``(E,)``:
+            more than 1 where neighbours are sampled, 0 for a candidate that carries no message.
+            None for 1.
+        degree: Weight of all edges into each node of the whole graph and of its self-loop,
+            ``(N,)``, where neighbours are sampled.
     """
 
     x: Tensor
@@ -112,6 +134,8 @@ class GraphBatch(NamedTuple):
     graph: Tensor | None = None
     edge_attr: Tensor | None = None
     num_graphs: int = 1
+    multiplicity: Tensor | None = None
+    degree: Tensor | None = None
 
 
 class GraphSeriesBatch(NamedTuple):
@@ -128,6 +152,11 @@ class GraphSeriesBatch(NamedTuple):
     y: Tensor
     edge_index: Tensor
     edge_weight: Tensor | None
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Fields without rows: the one graph that all windows live on."""
+        return ("edge_index", "edge_weight")
 
 
 class SampleBatch(NamedTuple):

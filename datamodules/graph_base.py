@@ -190,8 +190,8 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
         return "node"
 
     @property
-    def task(self) -> Literal["classification", "regression"]:
-        """Whether a target is a class or a number."""
+    def task(self) -> Literal["classification", "multilabel", "regression"]:
+        """Whether a target is a class, several labels at once, or one or more numbers."""
         return "classification"
 
     @property
@@ -199,17 +199,5 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
         """Number of features of an edge beside its weight."""
         return 0
 
-    def _loader(  # type: ignore[override]
-        self, data: GraphBatch, batch_size: int, shuffle: bool = False, drop_last: bool = False
-    ) -> GraphLoader:
-        rank, world_size = self.rank_and_world_size
-        return GraphLoader(
-            data,
-            self.level,
-            batch_size,
-            shuffle=shuffle,
-            seed=self.seed,
-            drop_last=drop_last,
-            rank=rank,
-            world_size=world_size,
-        )
+    def _make_loader(self, data: GraphBatch, batch_size: int, **options: Any) -> GraphLoader:
+        return GraphLoader(data, self.level, batch_size, **options)

@@ -18,6 +18,8 @@ commands:
   predict    write a checkpoint's predictions to predictions.csv
   export     write a checkpoint as a torch.export or ONNX file: --format torch|onnx --output FILE
   list       show the packaged experiments
+  runs       show past runs: their options, scores and states
+  compare    RUN RUN ...: what differs, and a page of curves and figures side by side
 
 common options (lit-models COMMAND --help shows all):
   --config NAME_OR_FILE       packaged experiment or overlay, or a YAML file; later ones win
@@ -39,6 +41,7 @@ examples:
 Each run has its own folder runs/EXPERIMENT/RUN_ID. Weights & Biases records offline unless
 WANDB_MODE=online or --config online is given."""
 
+LIGHT = ("list", "runs", "compare")
 COMMANDS = ("fit", "validate", "test", "predict", "export")
 
 
@@ -86,30 +89,27 @@ def _dispatch(argv: list[str]) -> int:
     if command in ("-h", "--help"):
         sys.stdout.write(USAGE + "\n")
         return 0
-    if command == "list":
-        return _list()
+    if command in LIGHT:
+        from lit_models.command.answers import answer
+
+        return answer(command, argv[1:])
     if command not in COMMANDS:
-        known = ", ".join((*COMMANDS, "list"))
+        known = ", ".join((*COMMANDS, *LIGHT))
         sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
         return 2
-    from lit_models.command.startup import light_lightning
+    if sys.platform == "win32":
+        sys.stderr.write(
+            "lit-models: error: the command runs on Linux and macOS; on Windows use it in WSL\n"
+        )
+        return 2
+    from lit_models.command.environment import provide_home
+    from lit_models.training.startup import light_lightning
 
+    provide_home()
     with light_lightning():
         from lit_models.command.run import run
 
     return run(argv)
-
-
-def _list() -> int:
-    from datamodules.errors import InputError
-    from lit_models.command.catalog import describe
-
-    try:
-        sys.stdout.write(describe() + "\n")
-    except InputError as error:
-        sys.stderr.write(f"lit-models: error: {error}\n")
-        return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -7,22 +7,42 @@ ranks is the gradient of the one large batch, also where the ranks' shares diffe
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
-from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
-from lightning.pytorch.utilities.enums import GradClipAlgorithmType
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.plugins.precision import HalfPrecision
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
 from datamodules.errors import InputError
+from lit_models.layers.ranges import check_ranges
 from lit_models.layers.standardize import Standardize, widest_float
+from lit_models.metrics.means import WeightedMeans
 from lit_models.metrics.scores import accumulate_in
+from lit_models.optim import AdamWMatrixDecay
+from lit_models.training import rates
+from lit_models.training.accumulation import LOSS, AccumulationWindow
+from lit_models.training.batches import (
+    as_batch,
+    batch_type,
+    check_shapes,
+    half_precision_inputs,
+    narrow,
+    narrow_buffers,
+    one_row,
+)
+from lit_models.training.lightning_repairs import (
+    QuickHookNames,
+    allow_fused_clipping,
+    clip_gradients,
+    window_ends,
+)
 
 Stage = Literal["train", "val", "test"]
 
@@ -55,21 +75,23 @@ class StepOutput(NamedTuple):
         return sum((term for term, _ in self.terms.values()), start=self.loss)
 
 
-class LitModule(L.LightningModule):
+class LitModule(QuickHookNames):
     """Base of all models.
 
     Args:
         metrics: Metrics by name; copies of them judge validation and test.
         optimizer: Makes the optimizer from the parameters.
-        lr_scheduler: Makes the learning-rate schedule from the optimizer. A schedule class with an
-            attribute ``interval = "step"`` advances at every optimizer step, any other one every
-            epoch; one whose ``total_steps`` is None is told the length of the run.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer; one without a length is
+            told that of the run.
 
     Attributes:
+        lr_scheduler_interval: Whether the schedule advances every ``"step"`` or every ``"epoch"``;
+            None as its class means it (:mod:`lit_models.training.rates`).
         step_seed: Seed of the current batch, the same on every rank; None outside a Trainer.
         scores: Last value of every evaluation metric in double precision; Lightning logs in single.
     """
 
+    lr_scheduler_interval: rates.Interval | None = None
     step_seed: int | None = None
 
     def __init__(
@@ -82,25 +104,24 @@ class LitModule(L.LightningModule):
         # Kept out of the checkpoint: on resume the command line decides, and a checkpoint loads
         # with weights_only=True.
         # A checkpoint holds the weights that `pretrained` names; loading it needs no other file.
-        ignore = ["optimizer", "lr_scheduler", "metrics", "pretrained"]
+        ignore = ["optimizer", "lr_scheduler", "metrics", "pretrained", "network"]
         self.save_hyperparameters(ignore=ignore, logger=False)
+        check_ranges(self.hparams)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         # Compute groups merge metrics whose states agree after one batch, such as two shares of 1.
         collection = MetricCollection(dict(metrics), compute_groups=False)
         self.val_metrics = collection.clone(prefix="val/")
         self.test_metrics = collection.clone(prefix="test/")
-        self._sums: dict[str, dict[str, Tensor]] = {"train": {}, "val": {}, "test": {}}
-        self._open_schedule: Any = None
+        self._means: dict[Stage, WeightedMeans] = {
+            "train": WeightedMeans(),
+            "val": WeightedMeans(),
+            "test": WeightedMeans(),
+        }
+        self._window = AccumulationWindow([])
+        self._has_open_length = False
+        self._needs_rows = False
         self.scores: dict[str, float] = {}
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the running hook's name some 50 times a step; torch's search among
-        # parameters and submodules would make that a thirtieth of a small model's step.
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
 
     def step(self, batch: Any) -> StepOutput:
         """Loss and predictions of one batch."""
@@ -127,11 +148,11 @@ class LitModule(L.LightningModule):
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, HalfPrecision):
             # It would round a file's numbers before they are centred (lightning 2.6.6).
-            plugin.convert_input = _half_precision_inputs(plugin)  # type: ignore[method-assign, assignment]
+            plugin.convert_input = half_precision_inputs(plugin)  # type: ignore[method-assign, assignment]
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and datamodule is not None:
             self.take_scale(datamodule)
-        self._prepare_for_device()
+        self._prepare_batches(datamodule)
 
     def take_scale(self, datamodule: Any) -> None:
         """Takes the scale of the training data; a Trainer with a datamodule calls it by itself.
@@ -154,47 +175,62 @@ class LitModule(L.LightningModule):
             except ValueError as error:
                 raise InputError(f"{type(self).__name__}.{name}: {error}") from error
 
-    def _prepare_for_device(self) -> None:
-        """Narrows batches for a device without float64, where that tells all values apart."""
+    def _prepare_batches(self, datamodule: Any) -> None:
+        """Takes plain batches of a user's own loaders, and narrows for a device without float64."""
         device = self.trainer.strategy.root_device
-        if widest_float(device) == torch.float64:
-            return
-        # Defined for every run, the hook would have Lightning warn that it hides the datamodule's.
-        self.on_before_batch_transfer = _narrow_batch  # type: ignore[method-assign]
-        narrow_buffers(self)
-        for name, scaler in self.named_children():
-            if isinstance(scaler, Standardize):
-                lost = (scaler.mean.abs() > 2.0**18 * scaler.std).nonzero()
-                if len(lost):
-                    raise InputError(
-                        f"column {lost[0, 0].item() + 1} of {name.removesuffix('_scaler')} varies "
-                        f"too little for its size in single precision, all that {device.type} has; "
-                        "add --trainer.accelerator cpu"
-                    )
+        wide = widest_float(device) == torch.float64
+        if not wide or not hasattr(datamodule, "standardization"):
+            # Defined for every run, it would have Lightning warn that it hides the datamodule's.
+            take = partial(_given_batch, batch_type(type(self)), wide)
+            self.on_before_batch_transfer = take  # type: ignore[method-assign]
+        scalers = {k: m for k, m in self.named_children() if isinstance(m, Standardize)}
+        unfitted = next((name for name, scaler in scalers.items() if not scaler.is_fitted), None)
+        if self.trainer.state.fn == "fit" and unfitted is not None:
+            rank_zero_warn(
+                f"{unfitted} has no scale, so the data are taken as they are; "
+                "model.take_scale(datamodule) gives it one"
+            )
+        if not wide:
+            narrow_buffers(self)
+            for name, scaler in scalers.items():
+                scaler.check_single_precision(name.removesuffix("_scaler"), device.type)
 
     def on_train_start(self) -> None:
-        """Tells a schedule without a length the length of the run."""
-        # Asked for in configure_optimizers, the length makes the Trainer set its loader up before a
-        # checkpoint is restored, and the loader's place in the epoch is lost (lightning 2.6.6).
-        if self._open_schedule is not None:
-            self._open_schedule.total_steps = int(self.trainer.estimated_stepping_batches)
+        """Tells a schedule without a length that of the run, which may be longer than before."""
+        if self._has_open_length:
+            rates.tell_length(self.trainer.lr_scheduler_configs[0].scheduler, self.trainer)
+        self._window = AccumulationWindow(self.parameters())
+        self._needs_rows = any(isinstance(m, nn.BatchNorm1d) for m in self.modules())
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Loss whose gradient, averaged over the ranks, is that of the whole batch."""
+        """Loss whose gradient, over micro-batches and ranks, is that of the whole batch."""
+        if self._needs_rows and one_row(batch):
+            raise InputError(
+                "batch normalisation needs more than one row in a training batch of a process; "
+                "raise --data.batch_size, or add --data.drop_last true"
+            )
         output = self.step(batch)
         self._accumulate("train", output)
-        loss = self._over_ranks(output.loss, output.num_targets)
-        for term, num_targets in output.terms.values():
-            loss = loss + self._over_ranks(term, num_targets)
-        return loss
+        ranks, every = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        if ranks == every == 1:
+            return output.total
+        if batch_idx % every == 0:
+            self._window.open()
+        parts = {LOSS: (output.loss, output.num_targets), **output.terms}
+        wide = widest_float(self.device)
+        counts = {
+            name: self._sum_over_ranks(torch.as_tensor(number, dtype=wide, device=self.device))
+            for name, (_, number) in parts.items()
+        }
+        loss = self._window.weigh(parts, counts, ranks, window_ends(self.trainer))
+        return loss * every if every > 1 else loss  # Lightning divides by it
 
-    def _over_ranks(self, loss: Tensor, num_targets: int | Tensor) -> Tensor:
-        """A mean weighted such that the mean over the ranks is that of all targets."""
-        if self.trainer.world_size == 1:
-            return loss
-        count = torch.as_tensor(num_targets, device=self.device, dtype=widest_float(self.device))
-        total = self.trainer.strategy.reduce(count.clone(), reduce_op="sum")
-        return loss * (count * self.trainer.world_size / total).to(loss.dtype)
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Differentiates; the gradients of earlier micro-batches keep their share."""
+        if self.trainer.accumulate_grad_batches > 1:
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            self._window.fold(scaler, window_ends(self.trainer))
+        super().backward(loss, *args, **kwargs)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Updates the validation metrics; returns what callbacks may score further."""
@@ -217,7 +253,7 @@ class LitModule(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the means of the epoch."""
-        self.log_dict(self._means("train"), sync_dist=True)
+        self.log_dict(self._take_means("train"), sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
         """Lets the metrics add up in the widest type there is."""
@@ -236,40 +272,18 @@ class LitModule(L.LightningModule):
         self._log_evaluation("test", self.test_metrics)
 
     def _log_evaluation(self, stage: Stage, metrics: MetricCollection) -> None:
-        scores = {**self._means(stage), **metrics.compute()}
+        scores = {**self._take_means(stage), **metrics.compute()}
         self.scores.update({name: float(value) for name, value in scores.items()})
         self.log_dict(scores, sync_dist=True)
         metrics.reset()
 
     def _accumulate(self, stage: Stage, output: StepOutput) -> None:
-        # self.log costs about 250 us per key and step, this about 5.
-        sums, count = self._sums[stage], output.num_targets
-        counts = {"count": count}
-        means = [("loss", output.loss, count)]
-        means += [(name, value, count) for name, value in output.scalars.items()]
-        for name, (value, term_count) in output.terms.items():
-            means.append((name, value, term_count))
-            counts[f"count/{name}"] = term_count
-        for name, value, number in means:
-            weighted = value.detach().to(widest_float(value.device)) * number
-            sums[name] = sums[name] + weighted if name in sums else weighted
-        for name, number in counts.items():
-            device = output.loss.device
-            counted = torch.as_tensor(number, dtype=widest_float(device), device=device)
-            sums[name] = sums[name] + counted if name in sums else counted
+        check_shapes(output.preds, output.target)
+        means = self._means[stage]
+        means.add(output.loss, output.num_targets, output.scalars, output.terms)
 
-    def _means(self, stage: Stage) -> dict[str, Tensor]:
-        """Means over the targets of all ranks, and a fresh start."""
-        sums, self._sums[stage] = self._sums[stage], {}
-        totals = {name: self._sum_over_ranks(value) for name, value in sums.items()}
-        counts = {name: totals.pop(name) for name in list(totals) if name.startswith("count")}
-        means = {
-            name: total / counts.get(f"count/{name}", counts["count"])
-            for name, total in totals.items()
-        }
-        for name in counts:
-            if name != "count":
-                means["loss"] = means["loss"] + means[name.removeprefix("count/")]
+    def _take_means(self, stage: Stage) -> dict[str, Tensor]:
+        means = self._means[stage].take(self._sum_over_ranks)
         return {f"{stage}/{name}": mean for name, mean in means.items()}
 
     def _sum_over_ranks(self, value: Tensor) -> Tensor:
@@ -281,14 +295,14 @@ class LitModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the sums of an unfinished epoch, so that a resumed epoch reports all of it."""
-        sums = {name: self._sum_over_ranks(v) for name, v in self._sums["train"].items()}
+        sums = {name: self._sum_over_ranks(v) for name, v in self._means["train"].sums.items()}
         checkpoint["train_sums"] = {name: value.cpu() for name, value in sums.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the sums of an unfinished epoch back; rank 0 holds them for all ranks."""
         if self._trainer is not None and self.trainer.is_global_zero:
             sums = checkpoint.get("train_sums", {})
-            self._sums["train"] = {name: value.to(self.device) for name, value in sums.items()}
+            self._means["train"].sums = {k: value.to(self.device) for k, value in sums.items()}
 
     def configure_gradient_clipping(
         self,
@@ -297,58 +311,35 @@ class LitModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips, also for a fused optimizer in bfloat16, which Lightning refuses."""
-        plugin = self.trainer.precision_plugin
-        if isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_val:
-            # Lightning fears scaled gradients; without a scaler there are none.
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
-            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule as injected."""
+        length = None if self._trainer is None else rates.run_length(self._trainer)
+        return self._optimizers(self._trainer, length)
+
+    def check_optimizers(self, trainer: L.Trainer) -> None:
+        """Builds optimizer and schedule for a Trainer that has not begun, to see that they can be.
+
+        Raises:
+            InputError: If they do not suit the Trainer.
+            TypeError, ValueError: torch's, for a wrong argument.
+        """
+        self._optimizers(trainer, 1 if trainer.max_epochs != -1 else rates.max_steps(trainer))
+
+    def _optimizers(self, trainer: L.Trainer | None, length: float | None) -> Any:
         optimizer: Any = self.optimizer(self.parameters())
-        plugin = None if self._trainer is None else self.trainer.precision_plugin
-        if getattr(plugin, "scaler", None) is None:
-            # Lightning will not clip for a fused optimizer in mixed precision, since that unscales
-            # gradients itself; without a scaler, as in bfloat16, there is nothing to unscale.
-            optimizer._step_supports_amp_scaling = False
+        if isinstance(optimizer, AdamWMatrixDecay):
+            optimizer.exempt(self)
+        allow_fused_clipping(optimizer, trainer)
         if self.lr_scheduler is None:
             return optimizer
-        scheduler: Any = self.lr_scheduler(optimizer)
-        if getattr(scheduler, "total_steps", 0) is None:
-            self._open_schedule = scheduler
-        config: dict[str, Any] = {
-            "scheduler": scheduler,
-            "interval": getattr(scheduler, "interval", "epoch"),
-        }
-        if isinstance(scheduler, ReduceLROnPlateau):
-            config["monitor"] = scheduler.monitor
+        scheduler = rates.make_schedule(self.lr_scheduler, optimizer, length)
+        self._has_open_length = rates.has_open_length(scheduler, self.lr_scheduler)
+        config = rates.schedule_config(scheduler, self.lr_scheduler_interval, trainer)
         return {"optimizer": optimizer, "lr_scheduler": config}
 
 
-def narrow_buffers(module: torch.nn.Module) -> None:
-    """Makes float64 buffers float32, for a device that has no other."""
-    for part in module.modules():
-        for name, buffer in part._buffers.items():
-            if buffer is not None and buffer.dtype == torch.float64:
-                part._buffers[name] = buffer.float()
-
-
-def _narrow_batch(batch: Any, dataloader_idx: int) -> Any:
-    """Float64 as float32, for a device that has no other."""
-
-    def narrow(value: Tensor) -> Tensor:
-        return value.float() if value.dtype == torch.float64 else value
-
-    return apply_to_collection(batch, Tensor, narrow)
-
-
-def _half_precision_inputs(plugin: HalfPrecision) -> Callable[[Any], Any]:
-    """Converts the inputs of a half-precision model, but for numbers in a file's units."""
-
-    def convert(value: Tensor) -> Tensor:
-        wide = value.dtype == torch.float64 or not value.is_floating_point()
-        return value if wide else value.to(plugin._desired_input_dtype)
-
-    return lambda data: apply_to_collection(data, Tensor, convert)
+def _given_batch(kind: Any, wide: bool, batch: Any, dataloader_idx: int) -> Any:
+    batch = as_batch(batch, kind)
+    return batch if wide else narrow(batch)

@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import StepOutput
+from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.network_draws import (
     ACTIVATIONS,
@@ -41,7 +42,6 @@ from lit_models.layers.network_draws import (
     draw_generator,
     evaluate_draws,
 )
-from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 Sampling = Literal["local", "weights"]
 
@@ -169,8 +169,11 @@ def kl_weight(step: int, num_warmup_steps: int) -> float:
     return min(1.0, (step + 1) / num_warmup_steps) if num_warmup_steps else 1.0
 
 
-def _check_draws(num_draws: int, num_train_draws: int, kl_warmup_steps: int) -> None:
-    least = (("num_draws", num_draws, 1), ("num_train_draws", num_train_draws, 1))
+def _check_draws(
+    num_train: int, num_draws: int, num_train_draws: int, kl_warmup_steps: int
+) -> None:
+    counts = {"num_train": num_train, "num_draws": num_draws, "num_train_draws": num_train_draws}
+    least = [(name, value, 1) for name, value in counts.items()]
     for name, value, minimum in (*least, ("kl_warmup_steps", kl_warmup_steps, 0)):
         if value < minimum:
             raise ValueError(f"{name} must be at least {minimum}, got {value}")
@@ -221,7 +224,7 @@ class LitBayesianMLP(PredictiveRegressor):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(in_features, out_features, optimizer, lr_scheduler)
-        _check_draws(num_draws, num_train_draws, kl_warmup_steps)
+        _check_draws(num_train, num_draws, num_train_draws, kl_warmup_steps)
         if noise_std is not None and noise_std <= 0:
             raise ValueError(f"noise_std must be positive, got {noise_std}")
         self.num_train, self.kl_warmup_steps = num_train, kl_warmup_steps
@@ -299,7 +302,7 @@ class LitBayesianMLPClassifier(PredictiveClassifier):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(in_features, num_classes, optimizer, lr_scheduler)
-        _check_draws(num_draws, num_train_draws, kl_warmup_steps)
+        _check_draws(num_train, num_draws, num_train_draws, kl_warmup_steps)
         self.num_train, self.kl_warmup_steps = num_train, kl_warmup_steps
         self.num_draws, self.num_train_draws = num_draws, num_train_draws
         self.sampling = sampling

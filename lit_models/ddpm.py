@@ -30,6 +30,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanSquaredError, Metric, MetricCollection
+from tqdm import tqdm
 
 from datamodules.batches import SampleBatch
 from lit_models.base import LitModule, StepOutput
@@ -38,6 +39,7 @@ from lit_models.layers.gaussian_diffusion import (
     GaussianDiffusion,
     Prediction,
     Schedule,
+    Spacing,
     StepSampler,
     Variance,
 )
@@ -47,6 +49,7 @@ from lit_models.layers.standardize import Standardize
 from lit_models.layers.step_embedding import StepEmbedding, TimeFeatures
 from lit_models.layers.unet import UNet
 from lit_models.metrics.samples import MMD, SlicedWasserstein
+from lit_models.weights.diffusers_unet import load_diffusers
 
 
 class LitDDPM(LitModule):
@@ -56,6 +59,8 @@ class LitDDPM(LitModule):
         sample_shape: Shape of one sample: ``(D,)`` for vectors, ``(C, H, W)`` for images.
         num_classes: Number K of classes to condition on; 0 for samples without one.
         denoiser: Network that predicts the noise: ``mlp`` for vectors, ``unet`` for images.
+        network: A network of one's own in its place: ``network(x, t, y)`` as
+            :class:`~lit_models.layers.ddpm.DDPM` takes it. No checkpoint holds how it was made.
         hidden_size: Width of the residual network, or channels of the U-Net's finest level.
         num_blocks: Residual blocks of the network, or of each level of the U-Net.
         channel_multipliers: Channels of the U-Net's levels in units of ``hidden_size``.
@@ -71,12 +76,18 @@ class LitDDPM(LitModule):
         betas: Variances of one's own, in the place of the four above.
         prediction: What the network outputs; the loss is its squared error.
         time_sampling: Whether training steps are drawn uniformly or by their loss.
-        sampler: ``ancestral`` or ``ddim``.
+        min_snr_gamma: Cuts the weights of the training loss off at this ratio of signal to noise
+            (5 in Hang et al., 2023); None weighs every step alike.
+        sampler: ``ancestral``, ``ddim``, or ``dpm_solver``: DPM-Solver++ (2M), for
+            some twenty steps.
         variance: Variance of the ancestral sampler.
-        num_sample_steps: Steps of the sampler, evenly spaced among the T; all of them by default.
+        num_sample_steps: Steps of the sampler among the T; all of them by default.
+        sample_spacing: How they are spread: ``even`` or ``quadratic``; by default the
+            sampler's own way.
         eta: Fresh noise of DDIM: 0 none, 1 as much as the posterior.
         class_dropout: Share of the training rows whose class is dropped.
         guidance_weight: Weight w of the guidance; 0 is the conditional sampler.
+        pretrained: Folder of `lit-models export --format diffusers`, whose weights to start from.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -87,11 +98,14 @@ class LitDDPM(LitModule):
         Samples ``(B, *sample_shape)`` in the units of the data.
     """
 
+    loss_weights: Tensor | None
+
     def __init__(
         self,
         sample_shape: tuple[int, ...],
         num_classes: int,
         denoiser: Literal["mlp", "unet"] = "mlp",
+        network: nn.Module | None = None,
         hidden_size: int = 64,
         num_blocks: int = 2,
         channel_multipliers: Sequence[int] = (1, 2),
@@ -105,37 +119,52 @@ class LitDDPM(LitModule):
         betas: list[float] | None = None,
         prediction: Prediction = "noise",
         time_sampling: Literal["uniform", "importance"] = "uniform",
-        sampler: Literal["ancestral", "ddim"] = "ancestral",
+        min_snr_gamma: float | None = None,
+        sampler: Literal["ancestral", "ddim", "dpm_solver"] = "ancestral",
         variance: Variance = "beta",
         num_sample_steps: int | None = None,
+        sample_spacing: Spacing | None = None,
         eta: float = 0.0,
         class_dropout: float = 0.1,
         guidance_weight: float = 0.0,
+        pretrained: str | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__({"eps_mse": MeanSquaredError()}, optimizer, lr_scheduler)
         shape = tuple(sample_shape)
-        _check(
-            shape, num_classes, denoiser, hidden_size, num_blocks, guidance_weight, class_dropout
-        )
+        images = network is None and denoiser == "unet"
+        _check(shape, images, hidden_size, num_blocks, channel_multipliers)
+        _check_guidance(num_classes, guidance_weight, class_dropout)
+        _check_ranges(dropout, eta, min_snr_gamma)
         self.sample_shape, self.num_classes = shape, num_classes
         self.class_dropout = class_dropout
         diffusion = GaussianDiffusion(num_steps, schedule, beta_start, beta_end, betas)
         self.step_sampler = StepSampler(diffusion.num_steps, time_sampling == "importance")
-        self.embedding = StepEmbedding(
-            diffusion.num_steps, hidden_size, time_features, num_time_features, num_classes
-        )
         num_features = math.prod(shape)
         self.denoiser: nn.Module
-        if denoiser == "unet":
+        self.embedding: StepEmbedding | None = None
+        if network is None:
+            self.embedding = StepEmbedding(
+                diffusion.num_steps, hidden_size, time_features, num_time_features, num_classes
+            )
+        if network is not None:
+            self.denoiser = network
+        elif images:
             self.denoiser = UNet(shape[0], hidden_size, num_blocks, channel_multipliers, dropout)
         else:
             self.denoiser = ResidualMLP(num_features, hidden_size, num_blocks)
+        visited = {} if sample_spacing is None else {"spacing": sample_spacing}
         if sampler == "ddim":
-            steps = diffusion.ddim(eta, num_sample_steps)
+            steps = diffusion.ddim(eta, num_sample_steps, **visited)
+        elif sampler == "dpm_solver":
+            steps = diffusion.dpm_solver(num_sample_steps, **visited)
         else:
-            steps = diffusion.ancestral(variance, num_sample_steps)
+            steps = diffusion.ancestral(variance, num_sample_steps, **visited)
+        weights = None
+        if min_snr_gamma is not None:
+            weights = diffusion.min_snr_weights(min_snr_gamma, prediction)
+        self.register_buffer("loss_weights", weights, persistent=False)
         self.ddpm = DDPM(
             self._network,
             diffusion,
@@ -144,7 +173,7 @@ class LitDDPM(LitModule):
             prediction,
             steps,
             guidance_weight,
-            shared_step=True,
+            shared_step=network is None,
             num_hidden=hidden_size * math.prod(shape[1:]),
         )
         self.x_scaler = Standardize(num_features if len(shape) == 1 else 1)
@@ -155,6 +184,8 @@ class LitDDPM(LitModule):
                 "mmd": MMD(num_features),
             }
         self._law: Any = None
+        if pretrained is not None:
+            load_diffusers(self, pretrained)
         self.sample_metrics = MetricCollection(distances, prefix="test/")
 
     def setup(self, stage: str) -> None:
@@ -177,7 +208,8 @@ class LitDDPM(LitModule):
 
     def _network(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """Output of the network for samples in standard units."""
-        output: Tensor = self.denoiser(x, self.embedding(t, y))
+        given = (t, y) if self.embedding is None else (self.embedding(t, y),)
+        output: Tensor = self.denoiser(x, *given)
         return output
 
     def example_inputs(self, batch: SampleBatch) -> dict[str, Any]:
@@ -193,8 +225,7 @@ class LitDDPM(LitModule):
         if seed is None:
             seed = int(torch.randint(2**62, ()).item())
         world_size = self.trainer.world_size if attached else 1
-        stream_seed = hash((seed, stream))
-        return SharedNoise(stream_seed, num_rows, self.global_rank, world_size, self.device)
+        return SharedNoise((seed, stream), num_rows, self.global_rank, world_size, self.device)
 
     def step(self, batch: SampleBatch) -> StepOutput:
         """Squared error of the output at a random step for each row."""
@@ -205,6 +236,8 @@ class LitDDPM(LitModule):
             y = torch.where(draws.uniform() < self.class_dropout, self.num_classes, y)
         _, output, target, _ = self._denoise(batch.x0, t, y, draws)
         losses = (output - target).square().flatten(1).mean(1)
+        if self.loss_weights is not None:
+            losses = losses * self.loss_weights[t].to(losses.dtype)
         if self.training:
             attached = self._trainer is not None
             self.step_sampler.update(t, losses, self._sum_over_ranks if attached else lambda v: v)
@@ -233,14 +266,27 @@ class LitDDPM(LitModule):
         return *self.ddpm.denoise(x0, t, y if self.num_classes else None, noise), noise
 
     def test_step(self, batch: SampleBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Updates the metrics, and draws a sample for each row to compare the two sets."""
+        """Updates the metrics, and draws samples to compare with the rows."""
         outputs = super().test_step(batch, batch_idx)
-        samples = self.sample(len(batch.x0), batch.y)
+        count = self._num_drawn(batch_idx, len(batch.x0))
+        samples = self.sample(count, None if batch.y is None else batch.y[:count])
+        sets = (samples, batch.x0)
+        standard = [(rows - self.x_scaler.mean) / self.x_scaler.std for rows in sets]
         for name, metric in self.sample_metrics.items(keep_base=True):
             # The kernel's length is in standard units, a distance in the units of the data.
-            scale = self.x_scaler if name == "mmd" else nn.Identity()
-            metric.update(scale(samples), scale(batch.x0))
+            metric.update(*(standard if name == "mmd" else sets))
         return outputs
+
+    def _num_drawn(self, batch_idx: int, num_rows: int) -> int:
+        """Samples to draw at a test batch of this rank: one for each of the set's first rows."""
+        limit = getattr(getattr(self.trainer, "datamodule", None), "num_test_samples", None)
+        if limit is None:
+            return num_rows
+        world_size = self.trainer.world_size
+        loader = self.trainer.test_dataloaders
+        size = int(getattr(loader, "batch_size", num_rows * world_size))
+        left = int(limit) - batch_idx * size - self.global_rank
+        return max(0, min(num_rows, -(-left // world_size)))
 
     def on_test_epoch_end(self) -> None:
         """Logs the errors of the prediction and the distances of the samples."""
@@ -266,30 +312,52 @@ class LitDDPM(LitModule):
             Samples in the units of the data, ``(B, *sample_shape)``.
         """
         draws = self.draws(num_samples, stream=1, seed=seed)
-        dtype = next(self.parameters()).dtype
-        return self.x_scaler.inverse(self.ddpm.sample(num_samples, y, draws, dtype))
+        x = draws.normal(self.sample_shape, next(self.parameters()).dtype)
+        if num_samples:
+            steps = self.ddpm.reverse(x, draws, y)
+            total = len(self.ddpm.sampler_steps.t)
+            # Without a terminal there is no bar, nor with one for what takes no time.
+            for _ in tqdm(steps, "sampling", total, leave=False, delay=3, disable=None):
+                pass
+        return self.x_scaler.inverse(x)
 
 
 def _check(
     shape: tuple[int, ...],
-    num_classes: int,
-    denoiser: str,
+    images: bool,
     hidden_size: int,
     num_blocks: int,
-    guidance_weight: float,
-    class_dropout: float,
+    channel_multipliers: Sequence[int],
 ) -> None:
-    """Complains about arguments that contradict each other."""
+    """Complains about sizes of the network."""
     if min(hidden_size, num_blocks) < 1:
         raise ValueError(
             f"hidden_size and num_blocks must be positive, got {hidden_size} and {num_blocks}"
         )
-    if denoiser == "unet" and len(shape) != 3:
+    if images and len(shape) != 3:
         raise ValueError(f"a U-Net needs images (C, H, W), the data are {shape}; use denoiser mlp")
+    if images and (len(channel_multipliers) == 0 or min(channel_multipliers) < 1):
+        raise ValueError(f"channel_multipliers must be positive, got {list(channel_multipliers)}")
+
+
+def _check_guidance(num_classes: int, guidance_weight: float, class_dropout: float) -> None:
+    """Complains about guidance without what it needs."""
     if not 0 <= class_dropout <= 1:
         raise ValueError(f"class_dropout must lie between 0 and 1, got {class_dropout}")
+    if not 0 <= guidance_weight < math.inf:
+        raise ValueError(f"guidance_weight must not be negative, got {guidance_weight:g}")
     if guidance_weight and (num_classes == 0 or class_dropout == 0):
         raise ValueError(
             f"guidance_weight={guidance_weight:g} needs data with classes and a class_dropout "
             "above 0"
         )
+
+
+def _check_ranges(dropout: float, eta: float, min_snr_gamma: float | None) -> None:
+    """Complains about numbers out of range."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie between 0 and 1, got {eta}")
+    if min_snr_gamma is not None and not min_snr_gamma > 0:
+        raise ValueError(f"min_snr_gamma must be positive, got {min_snr_gamma}")

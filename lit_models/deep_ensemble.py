@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import StepOutput
+from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.mlp import MLP, Activation
-from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 
 class Ensemble(nn.Module):
@@ -63,6 +63,11 @@ class Ensemble(nn.Module):
         self.members = nn.ParameterList(nn.Parameter(stacked[name]) for name in self.names)
         # One member without weights, in a tuple so that it is no submodule with a state of its own.
         self._member = (members[0].to("meta"),)
+
+    @property
+    def stacked_vectors(self) -> list[Tensor]:
+        """The members' biases, each a matrix with a row per member."""
+        return [p for p in self.members if p.dim() == 2]
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of every member, ``(S, B, K)``."""

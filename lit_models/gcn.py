@@ -100,11 +100,18 @@ class GCN(nn.Module):
         return x
 
     def forward(
-        self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_weight: Tensor | None = None,
+        multiplicity: Tensor | None = None,
+        degree: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Outputs ``(N, out_features)`` and the states that the last convolution reads."""
+        if multiplicity is not None:  # a sampled edge brings what those it stands for would
+            edge_weight = multiplicity if edge_weight is None else edge_weight * multiplicity
         dtype = self.convs[0].bias.dtype
-        adjacency = self.adjacency(edge_index, edge_weight, x.shape[0], dtype)
+        adjacency = self.adjacency(edge_index, edge_weight, x.shape[0], dtype, degree)
         states = self.embed(x, adjacency)
         return self.convs[-1](self.dropout(states), adjacency), states
 
@@ -161,10 +168,15 @@ class LitGCN(LitGraphModel):
 
     def embeddings(self, batch: GraphBatch) -> Tensor:
         """States of the last hidden layer, ``(N, W)``."""
-        states: Tensor = self.net(batch.x, batch.edge_index, batch.edge_weight)[1]
-        return states
+        return self._run(batch)[1]
 
     def outputs(self, batch: GraphBatch) -> Tensor:
         """Logits, or standardised numbers, of all nodes."""
-        out: Tensor = self.net(batch.x, batch.edge_index, batch.edge_weight)[0]
+        out: Tensor = self._run(batch)[0]
         return out
+
+    def _run(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.net(
+            batch.x, batch.edge_index, batch.edge_weight, batch.multiplicity, batch.degree
+        )
+        return found

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from datamodules.batches import TokenBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.decoding.sampling import Sampling, generate
+from lit_models.decoding.sampling import Ending, Sampling, complete, generate
 from lit_models.layers.attention import KeyValueCache, MultiHeadAttention
 from lit_models.metrics.scores import CrossEntropy, GroupedCrossEntropy, Perplexity, TokenAccuracy
 from lit_models.weights.pretrained import load_pretrained
@@ -65,6 +65,8 @@ class DecoderConfig:
                 "context_length, d_model and num_layers must be positive, got "
                 f"{self.context_length}, {self.d_model} and {self.num_layers}"
             )
+        if self.init_std <= 0:
+            raise ValueError(f"init_std must be positive, got {self.init_std}")
 
 
 class Block(nn.Module):
@@ -100,7 +102,7 @@ class Block(nn.Module):
         return out
 
     def _attend(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
-        causal = mask is None and x.shape[1] > 1
+        causal = mask is None and (cache is None or x.shape[1] > 1)
         out: Tensor = self.dropout(self.attention(x, mask=mask, is_causal=causal, cache=cache))
         return out
 
@@ -218,11 +220,15 @@ class LitGPT(LitModule):
         pretrained: Weights to start from: a checkpoint of this class, a folder or the hub's name
             of a Hugging Face GPT-2.
         compile: Whether to compile the network; pays on accelerators.
-        num_new_tokens: Tokens that ``predict`` appends to each prompt.
+        num_new_tokens: Most tokens that ``predict`` appends to each prompt; a text ends before them
+            at the data's end token or stop strings.
         temperature: Divides the logits when sampling; 0 takes the likeliest token.
         top_k: Samples among the k likeliest tokens alone.
         top_p: Samples among the likeliest tokens that hold this probability.
         sampling_seed: Seed of the samples.
+        repetition_penalty: Divides the positive logits of tokens that stand in the text already and
+            multiplies the negative ones; 1 for none.
+        min_new_tokens: Tokens before which no text ends.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -254,6 +260,8 @@ class LitGPT(LitModule):
         sampling_seed: int = 0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        repetition_penalty: float = 1.0,
+        min_new_tokens: int = 0,
     ) -> None:
         metrics = {
             "cross_entropy": CrossEntropy(),
@@ -262,8 +270,15 @@ class LitGPT(LitModule):
             **({"group": GroupedCrossEntropy(group_names)} if group_names else {}),
         }
         super().__init__(metrics, optimizer, lr_scheduler)
+        if not 0 <= min_new_tokens <= num_new_tokens or num_new_tokens < 1:
+            raise ValueError(
+                "num_new_tokens must be at least 1 and min_new_tokens lie in [0, num_new_tokens], "
+                f"got {num_new_tokens} and {min_new_tokens}"
+            )
         self.num_new_tokens = num_new_tokens
-        self.sampling = Sampling(temperature, top_k, top_p, sampling_seed)
+        self.ending = Ending(min_tokens=min_new_tokens)
+        self.sampling = Sampling(temperature, top_k, top_p, sampling_seed, repetition_penalty)
+        self.sampling.check()
         config = DecoderConfig(
             context_length=context_length,
             d_model=d_model,
@@ -310,17 +325,36 @@ class LitGPT(LitModule):
         groups = {} if batch.group is None else {"group": batch.group.flatten()}
         return StepOutput(loss, num_targets, logits, labels, metric_inputs=groups)
 
+    def setup(self, stage: str) -> None:
+        """Learns from the data where a text ends."""
+        super().setup(stage)
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if stage == "predict" and hasattr(datamodule, "end_token"):
+            stopped = datamodule.stopped if datamodule.stop else None
+            self.ending = Ending(datamodule.end_token, stopped, self.ending.min_tokens)
+
     def predict_step(self, batch: TokenBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Continuation of each row, ``(B, num_new_tokens)``.
+        """Continuation of each row, ``(B, num_new_tokens)``, its length and why it ended.
 
         A row's samples depend on its number among all rows, not on the batch or the rank.
         """
-        rows = torch.arange(len(batch.tokens))
-        if self._trainer is not None:
-            loader: Any = self.trainer.predict_dataloaders
-            rows = loader.rows(batch_idx)
-        return {
-            "completion": generate(
-                self.net, batch.tokens, self.num_new_tokens, batch.mask, self.sampling, rows
-            )
-        }
+        done = complete(
+            self.net,
+            batch.tokens,
+            self.num_new_tokens,
+            batch.mask,
+            self.sampling,
+            self._rows(batch, batch_idx),
+            self.ending,
+        )
+        return {"completion": done.tokens, "num_tokens": done.lengths, "ended": done.reasons}
+
+    def _rows(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        """Numbers of a batch's rows among all."""
+        loader: Any = None if self._trainer is None else self.trainer.predict_dataloaders
+        if hasattr(loader, "rows"):
+            rows: Tensor = loader.rows(batch_idx)
+            return rows
+        sampler = getattr(loader, "batch_sampler", None)  # Lightning keeps the size there
+        size = getattr(sampler, "batch_size", None) or len(batch.tokens)
+        return batch_idx * size + torch.arange(len(batch.tokens))

@@ -99,17 +99,44 @@ class GraphNetworkBlock(nn.Module):
         self.node_update = Update(3, size)
         self.global_update = Update(3, size)
 
-    def forward(self, states: States, edge_index: Tensor, graph: Tensor) -> States:
+    def forward(
+        self,
+        states: States,
+        edge_index: Tensor,
+        graph: Tensor,
+        multiplicity: Tensor | None = None,
+        global_state: bool = True,
+    ) -> States:
         """States after one round."""
         (source, target), (e, v, u) = edge_index, states
         edge_graph = graph[source]
         e = e + self.edge_update((e, None), (v, source), (v, target), (u, edge_graph))
-        incoming = scatter(e, target, 0, v.shape[0], self.aggr)
+        incoming = _gathered(e, target, v.shape[0], self.aggr, multiplicity)
         v = v + self.node_update((incoming, None), (v, None), (u, graph))
-        edges = scatter(e, edge_graph, 0, u.shape[0], self.global_aggr)
+        if not global_state:
+            return States(e, v, u)
+        edges = _gathered(e, edge_graph, u.shape[0], self.global_aggr, multiplicity)
         nodes = scatter(v, graph, 0, u.shape[0], self.global_aggr)
         u = u + self.global_update((edges, None), (nodes, None), (u, None))
         return States(e, v, u)
+
+
+def _gathered(
+    e: Tensor, index: Tensor, size: int, aggr: Aggregation, multiplicity: Tensor | None
+) -> Tensor:
+    """Edges gathered by node or graph, each as many times as it stands for."""
+    found: Tensor
+    if multiplicity is None:
+        found = scatter(e, index, 0, size, aggr)
+    elif aggr == "max":
+        carries = multiplicity > 0
+        found = scatter(e[carries], index[carries], 0, size, aggr)
+    else:
+        times = multiplicity.to(e.dtype).unsqueeze(1)
+        found = scatter(e * times, index, 0, size, "sum")
+        if aggr == "mean":
+            found = found / scatter(times, index, 0, size, "sum").clamp(min=1.0)
+    return found
 
 
 class GraphNetwork(nn.Module):
@@ -132,8 +159,10 @@ class GraphNetwork(nn.Module):
         aggr: Aggregation = "sum",
         global_aggr: Aggregation | None = None,
         shared: bool = False,
+        global_state: bool = True,
     ) -> None:
         super().__init__()
+        self.global_state = global_state
         if hidden_size < 1 or num_layers < 1:
             raise ValueError(
                 f"hidden_size and num_layers must be positive, got {hidden_size} and {num_layers}"
@@ -150,7 +179,16 @@ class GraphNetwork(nn.Module):
         self.head = nn.Linear(hidden_size, out_features)
 
     def forward(self, batch: GraphBatch) -> tuple[Tensor, States]:
-        """Outputs and states."""
+        """Outputs and states.
+
+        Raises:
+            ValueError: If neighbours were sampled and the graph has a state, which needs them all.
+        """
+        if self.global_state and batch.degree is not None:
+            raise ValueError(
+                "the state of a graph cannot be read from sampled neighbours; make the model with "
+                "global_state=False, or leave num_neighbors out"
+            )
         graph = batch.graph
         if graph is None:
             graph = batch.edge_index.new_zeros(batch.x.shape[0])
@@ -162,7 +200,7 @@ class GraphNetwork(nn.Module):
         )
         for index in range(self.num_layers):
             block = self.blocks[index % len(self.blocks)]
-            states = block(states, batch.edge_index, graph)
+            states = block(states, batch.edge_index, graph, batch.multiplicity, self.global_state)
         source, target = batch.edge_index
         e, v, u = states
         if self.level == "graph":
@@ -272,6 +310,8 @@ class LitGraphNetwork(LitGraphModel):
         aggr: Aggregation of a node's incoming edges.
         global_aggr: Aggregation into the global state; None for the same.
         shared: Whether all rounds use one block.
+        global_state: Whether a graph has a state of its own; without one its neighbours can be
+            sampled.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -295,6 +335,7 @@ class LitGraphNetwork(LitGraphModel):
         aggr: Aggregation = "sum",
         global_aggr: Aggregation | None = None,
         shared: bool = False,
+        global_state: bool = True,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -310,6 +351,7 @@ class LitGraphNetwork(LitGraphModel):
             aggr,
             global_aggr,
             shared,
+            global_state,
         )
         self.y_scaler = Standardize(out_features if task == "regression" else 1)
 

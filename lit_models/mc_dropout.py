@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import StepOutput
+from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.network_draws import (
     ACTIVATIONS,
@@ -38,7 +39,6 @@ from lit_models.layers.network_draws import (
     draw_generator,
     evaluate_draws,
 )
-from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 
 class MCDropoutMLP(nn.Module):
@@ -176,7 +176,7 @@ class LitMCDropoutMLP(PredictiveRegressor):
         super().__init__(in_features, out_features, optimizer, lr_scheduler)
         if tau is not None and tau <= 0:
             raise ValueError(f"tau must be positive, got {tau}")
-        _check(length_scale, num_draws)
+        _check(length_scale, num_train, num_draws)
         self.num_train, self.num_draws = num_train, num_draws
         self.tau, self.length_scale = tau, length_scale
         self.net = MCDropoutMLP(
@@ -253,7 +253,7 @@ class LitMCDropoutMLPClassifier(PredictiveClassifier):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(in_features, num_classes, optimizer, lr_scheduler)
-        _check(length_scale, num_draws)
+        _check(length_scale, num_train, num_draws)
         self.num_train, self.num_draws, self.length_scale = num_train, num_draws, length_scale
         self.net = MCDropoutMLP(
             in_features, hidden_sizes, num_classes, activation, dropout, input_dropout, batch_norm
@@ -272,8 +272,9 @@ class LitMCDropoutMLPClassifier(PredictiveClassifier):
         return StepOutput(loss, len(batch.x), logits, batch.y, {"expected_nll": nll})
 
 
-def _check(length_scale: float, num_draws: int) -> None:
+def _check(length_scale: float, num_train: int, num_draws: int) -> None:
     if length_scale < 0:
         raise ValueError(f"length_scale must not be negative, got {length_scale}")
-    if num_draws < 1:
-        raise ValueError(f"num_draws must be at least 1, got {num_draws}")
+    for name, value in (("num_train", num_train), ("num_draws", num_draws)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -8,6 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_models.layers.ranges import COUNT, NOT_NEGATIVE, SHARE, check_ranges
+
 
 class WarmupCosine(LambdaLR):
     """Linear warm-up to the optimizer's rate, then a cosine down to ``min_ratio`` of it.
@@ -31,6 +33,9 @@ class WarmupCosine(LambdaLR):
         total_steps: int | None = None,
         min_ratio: float = 0.0,
     ) -> None:
+        ranges = {"num_warmup_steps": NOT_NEGATIVE, "total_steps": COUNT, "min_ratio": SHARE}
+        given = {"num_warmup_steps": num_warmup_steps, "total_steps": total_steps}
+        check_ranges({**given, "min_ratio": min_ratio}, ranges, "WarmupCosine")
         self.num_warmup_steps = num_warmup_steps
         self.total_steps = total_steps
         self.min_ratio = min_ratio
@@ -62,6 +67,8 @@ class Noam(LambdaLR):
     interval = "step"
 
     def __init__(self, optimizer: Optimizer, d_model: int, num_warmup_steps: int = 4000) -> None:
+        given = {"d_model": d_model, "num_warmup_steps": num_warmup_steps}
+        check_ranges(given, dict.fromkeys(given, COUNT), "Noam")
         self.d_model = d_model
         self.num_warmup_steps = num_warmup_steps
         super().__init__(optimizer, self.factor)
@@ -75,6 +82,9 @@ class Noam(LambdaLR):
 
 class AdamWMatrixDecay(torch.optim.AdamW):
     """AdamW whose weight decay skips biases, norms and every other vector.
+
+    :class:`~lit_models.base.LitModule` also spares the biases of stacked networks and the log
+    standard deviations of a posterior (:meth:`exempt`).
 
     Args:
         params: Parameters to optimize; those with two or more dimensions decay.
@@ -101,3 +111,26 @@ class AdamWMatrixDecay(torch.optim.AdamW):
         ]
         groups = [group for group in groups if group["params"]]
         super().__init__(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+
+    def exempt(self, module: nn.Module) -> None:
+        """Takes vectors that stand in stacks, and scales of noise, out of the decay.
+
+        The biases of an ensemble's networks are a matrix in shape, and a posterior's log standard
+        deviations have a prior of their own.
+
+        Args:
+            module: Holds the parameters; parts of it may list theirs as ``stacked_vectors``.
+        """
+        spared = {id(p) for name, p in module.named_parameters() if name.endswith("log_std")}
+        for part in module.modules():
+            spared |= {id(p) for p in getattr(part, "stacked_vectors", ())}
+        decaying = next((g for g in self.param_groups if g["weight_decay"] != 0), None)
+        moved = [p for p in decaying["params"] if id(p) in spared] if decaying else []
+        if decaying is None or not moved:
+            return
+        decaying["params"] = [p for p in decaying["params"] if id(p) not in spared]
+        rest = next((g for g in self.param_groups if g["weight_decay"] == 0), None)
+        if rest is None:
+            self.add_param_group({"params": moved, "weight_decay": 0.0})
+        else:
+            rest["params"] += moved

@@ -32,12 +32,10 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from datamodules.batches import SeriesBatch
-from lit_models.base import LitModule, StepOutput
-from lit_models.layers.standardize import Standardize
+from lit_models.families.forecast import Head, LitForecaster
+from lit_models.layers.series_units import ScaledWindows
 
 Cell = Literal["rnn", "lstm", "gru"]
 _CELLS: dict[str, type[nn.RNN | nn.LSTM | nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -180,7 +178,31 @@ class RecurrentForecaster(nn.Module):
         return self.head(self.dropout(summary)), weights
 
 
-class LitRecurrentForecaster(LitModule):
+class KnownSteps(nn.Module):
+    """What the known channels of each step add to its forecast, given the window's summary.
+
+    Args:
+        num_known: Number K of channels known ahead.
+        hidden_size: Width W of the summary.
+        num_params: Number P of parameters a step.
+
+    Shape:
+        Known ``(B, H, K)`` and summary ``(B, W)`` to ``(B, H, P)``.
+    """
+
+    def __init__(self, num_known: int, hidden_size: int, num_params: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(num_known + hidden_size, hidden_size)
+        self.out = nn.Linear(hidden_size, num_params)
+
+    def forward(self, known: Tensor, summary: Tensor) -> Tensor:
+        """Parameters to add at each step."""
+        steps = summary.unsqueeze(1).expand(-1, known.shape[1], -1)
+        added: Tensor = self.out(torch.tanh(self.hidden(torch.cat([known, steps], dim=-1))))
+        return added
+
+
+class LitRecurrentForecaster(LitForecaster):
     """Forecasts the next values of a series from a window of it and of further series.
 
     Args:
@@ -200,6 +222,17 @@ class LitRecurrentForecaster(LitModule):
         linear_skip: Whether to add a linear map of the window's target series.
         num_auxiliary: Steps beyond the horizon the direct head also learns to forecast. They are
             known in training alone and shape the state; evaluation ignores them.
+        head: What is said of each step: a ``point`` (squared error), a ``quantile`` for each of
+            seven probabilities (pinball loss) or a ``mixture`` of normal densities (likelihood).
+        num_components: Components of the mixture.
+        ridge_start: Whether to learn what is added to the ridge regression of the training
+            windows; the share that is added is chosen on the validation windows.
+        embedding_dim: Width of a learned vector of each series, which is read beside the window; 0
+            for none. A series that training did not have reads zeros.
+        num_series: Number of series of a user's file, which is scored by scale-free metrics and
+            has conformal intervals; 0 for generated windows.
+        num_known: Number of channels known ahead.
+        target_power: Exponent, shift and least value of the target's transform; None for none.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -226,50 +259,103 @@ class LitRecurrentForecaster(LitModule):
         residual: bool = False,
         linear_skip: bool = False,
         num_auxiliary: int = 0,
+        head: Head = "point",
+        num_components: int = 3,
+        ridge_start: bool = False,
+        embedding_dim: int = 0,
+        num_series: int = 0,
+        num_known: int = 0,
+        target_power: tuple[float, float, float] | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        metrics = {"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}
-        super().__init__(metrics, optimizer, lr_scheduler)
+        super().__init__(
+            in_features,
+            horizon,
+            window,
+            head,
+            num_components,
+            num_series,
+            num_known,
+            target_power,
+            ridge_start,
+            optimizer,
+            lr_scheduler,
+        )
         if mode == "rolling" and (in_features > 1 or num_auxiliary):
             raise ValueError(
                 f"a rolling forecast feeds back its one series and no auxiliary steps, got "
                 f"in_features={in_features} and num_auxiliary={num_auxiliary}; use mode direct"
             )
-        self.horizon, self.mode, self.residual = horizon, mode, residual
-        self.x_scaler = Standardize(in_features)
-        self.y_scaler = Standardize(1)
-        num_outputs = 1 if mode == "rolling" else horizon + num_auxiliary
+        if mode == "rolling" and (head != "point" or ridge_start):
+            raise ValueError(
+                f"a rolling forecast feeds back values, got head={head} and "
+                f"ridge_start={ridge_start}; use mode direct"
+            )
+        if embedding_dim and not num_series:
+            raise ValueError(f"embedding_dim={embedding_dim} needs data with several series")
+        self.mode, self.residual = mode, residual
+        num_outputs = 1 if mode == "rolling" else (horizon + num_auxiliary) * self.head.num_params
         encoder = RecurrentEncoder(
-            in_features, hidden_size, cell, num_layers, bidirectional, dropout
+            in_features + embedding_dim, hidden_size, cell, num_layers, bidirectional, dropout
         )
         self.net = RecurrentForecaster(encoder, hidden_size, num_outputs, attention, dropout)
         self.skip = nn.Linear(window, num_outputs) if linear_skip else None
         if self.skip is not None:
             nn.init.zeros_(self.skip.weight)
+        self.embedding = None
+        if embedding_dim:
+            self.embedding = nn.Embedding(num_series + 1, embedding_dim, padding_idx=0)
+        self.known = None
+        if num_known:
+            self.known = KnownSteps(num_known, hidden_size, self.head.num_params)
+            nn.init.zeros_(self.known.out.weight)
+            nn.init.zeros_(self.known.out.bias)
+        if ridge_start:
+            for last in (self.net.head, self.skip):
+                if last is not None:
+                    nn.init.zeros_(last.weight)
+                    nn.init.zeros_(last.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Forecast in the units of the data, ``(B, H)``."""
-        return self.y_scaler.inverse(self._forecast(self.x_scaler(x))[:, : self.horizon])
+    @property
+    def reads_series(self) -> bool:
+        """Whether the series have vectors of their own."""
+        return self.embedding is not None
 
-    def attention_weights(self, batch: SeriesBatch) -> Tensor | None:
+    def attention_weights(self, x: Tensor | SeriesBatch) -> Tensor | None:
         """Attention over the window, ``(B, T)``; None without attention."""
-        weights: Tensor | None = self.net(self._center(self.x_scaler(batch.x))[0])[1]
+        batch = x if isinstance(x, SeriesBatch) else SeriesBatch(x, x[:, :0, 0])
+        windows = self.units.windows(batch, self.x_scaler, self._compute_dtype)
+        seen = self._with_series(self._center(windows.x)[0], batch.series)
+        weights: Tensor | None = self.net(seen)[1]
         return weights
 
-    def _forecast(self, x: Tensor) -> Tensor:
-        """Standardised forecast of all outputs."""
+    def change(self, windows: ScaledWindows, series: Tensor | None) -> Tensor:
+        """Parameters of all outputs, ``(B, H or more, P)``, less those of a linear start."""
         if self.mode == "direct":
-            return self._direct(x)
-        steps = []
+            return self._direct(windows.x, windows.known, series)
+        x, steps = windows.x, []
         for _ in range(self.horizon):
-            steps.append(self._direct(x))
-            x = torch.cat([x[:, 1:], steps[-1].unsqueeze(-1)], dim=1)
+            steps.append(self._direct(x, None, series))
+            x = torch.cat([x[:, 1:], steps[-1]], dim=1)
         return torch.cat(steps, dim=1)
 
-    def _direct(self, x: Tensor) -> Tensor:
+    def _direct(self, x: Tensor, known: Tensor | None, series: Tensor | None) -> Tensor:
         window, last = self._center(x)
-        return self._finish(self.net(window)[0], window, last)
+        states, summary = self.net.encoder(self._with_series(window, series))
+        params = self._finish(self.net.read_out(states, summary)[0], window, last)
+        if self.known is None or known is None:
+            return params
+        added = self.known(known, summary)
+        return torch.cat([params[:, : self.horizon] + added, params[:, self.horizon :]], dim=1)
+
+    def _with_series(self, window: Tensor, series: Tensor | None) -> Tensor:
+        if self.embedding is None:
+            return window
+        if series is None:
+            raise ValueError("a model with embedding_dim needs the number of each window's series")
+        vectors = self.embedding(series + 1).unsqueeze(1).expand(-1, window.shape[1], -1)
+        return torch.cat([window, vectors], dim=-1)
 
     def _center(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The window as the network sees it, and what its forecasts are distances from."""
@@ -281,15 +367,11 @@ class LitRecurrentForecaster(LitModule):
     def _finish(self, out: Tensor, window: Tensor, last: Tensor) -> Tensor:
         if self.skip is not None:
             out = out + self.skip(window[..., 0])
-        return out + last
-
-    def step(self, batch: SeriesBatch) -> StepOutput:
-        """Squared error of a batch, auxiliary steps included where the batch has them."""
-        forecast = self._forecast(self.x_scaler(batch.x))
-        target = self.y_scaler(batch.y)
-        loss = _squared_error(forecast, target)
-        preds = self.y_scaler.inverse(forecast[:, : self.horizon])
-        return StepOutput(loss, len(batch.x), preds, batch.y[:, : self.horizon])
+        if self.start is not None:
+            last = torch.zeros_like(last)  # the start holds it
+        width = 1 if self.mode == "rolling" else self.head.num_params
+        params = out.reshape(len(out), -1, width)
+        return params + last.unsqueeze(-1)
 
     def state_gradients(self, batch: SeriesBatch) -> Tensor:
         r"""Norm of :math:`\partial L / \partial s_t` by lag :math:`T - t`, for the direct forecast.
@@ -300,19 +382,21 @@ class LitRecurrentForecaster(LitModule):
         Returns:
             Mean norm over the windows, ``(T,)``; lag 0 is the last step.
         """
-        window, last = self._center(self.x_scaler(batch.x))
+        windows = self.units.windows(batch, self.x_scaler, self._compute_dtype)
+        window, last = self._center(windows.x)
+        target = self.units.target(batch, self.y_scaler, self._compute_dtype)
         with torch.enable_grad():
-            states, summary, carried = self.net.encoder.unroll(window)
-            forecast = self._finish(self.net.read_out(states, summary)[0], window, last)
-            loss = _squared_error(forecast, self.y_scaler(batch.y)) * len(window)
+            seen = self._with_series(window, batch.series)
+            states, summary, carried = self.net.encoder.unroll(seen)
+            params = self._finish(self.net.read_out(states, summary)[0], window, last)
+            if self.start is not None:
+                start = self.head.start(self.start(windows), self.start.std.to(params))
+                params = params + start
+            num_steps = min(params.shape[1], target.shape[1])
+            losses = self.head.losses(params[:, :num_steps], target[:, :num_steps])
+            loss = losses.mean() * len(window)
             parts = [part for step in carried for part in step]
             gradients = torch.autograd.grad(loss, parts, materialize_grads=True)
         squares = torch.stack([gradient.square().sum((0, 2)) for gradient in gradients])
         norms = squares.view(len(carried), -1, len(window)).sum(1).sqrt()
         return norms.mean(1).flip(0)
-
-
-def _squared_error(forecast: Tensor, target: Tensor) -> Tensor:
-    """Mean over the steps that both have."""
-    num_steps = min(forecast.shape[1], target.shape[1])
-    return F.mse_loss(forecast[:, :num_steps], target[:, :num_steps])

@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from datamodules.batches import SequencePairBatch
-from lit_models.decoding.free_running import LitSequenceWriter
+from lit_models.families.free_running import LitSequenceWriter
 
 AttentionKind = Literal["none", "luong", "bahdanau"]
 Score = Literal["dot", "general", "concat"]

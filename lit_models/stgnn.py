@@ -1,7 +1,8 @@
 r"""Spatio-temporal graph networks: graph convolutions in a recurrent cell, or between others.
 
 .. math::
-    \Theta \star X &= \sum_{k=0}^{K} \hat A^k X W_k + b, \qquad \hat A = D^{-1/2} A D^{-1/2} \\
+    \Theta \star X &= \sum_{k=0}^{K} \hat A^k X W_k + b, \qquad
+        \hat A = D_{in}^{-1/2} A D_{out}^{-1/2} \\
     \text{gru:}\quad z, r &= \sigma(\Theta_{zr} \star [x_t, h_{t-1}]), \quad
         n = \tanh(\Theta_n \star [x_t, r \odot h_{t-1}]), \quad
         h_t = z \odot h_{t-1} + (1 - z) \odot n \\
@@ -14,7 +15,14 @@ Li et al., "Diffusion Convolutional Recurrent Neural Network" (2018), for the ce
 
 * The graph convolution is the polynomial of Du et al. (2017) in the normalised adjacency, without
   self-loops: a node and its neighbours have weights of their own. Seo's are Chebyshev polynomials,
-  Li's random walks; all span the same maps of a graph whose degrees are equal.
+  Li's random walks; all span the same maps of a graph whose degrees are equal. On a directed graph
+  the receiver's incoming and the sender's outgoing weights normalise, as in Li's two walks, so that
+  a node without an incoming edge is heard.
+* A missing value (NaN) in the window is the node's last known one, or its mean; a missing target
+  carries no loss and no score.
+* ``autoregression`` forecasts the distance from a linear autoregression that is solved before the
+  first step (:mod:`lit_models.layers.autoregression`), times the factor in [0, 1] that is best on
+  the validation windows: there the network never ends below the autoregression.
 * Temporal convolutions pad the past with zeros, so that a window of any length will do.
 * ``residual`` predicts the distance from the last observed value, and ``linear_skip`` adds a linear
   map :math:`\Theta \star` of the window: a vector autoregression on the graph, built in.
@@ -23,20 +31,22 @@ States are kept node first, so that a power of :math:`\hat A` is one sparse prod
 and features. Shape letters: B batch, T window, N nodes, F node features, W width, H horizon.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from datamodules.batches import GraphSeriesBatch
 from lit_models.base import LitModule, StepOutput
+from lit_models.layers.autoregression import NodeAutoregression
 from lit_models.layers.graph import Adjacency, AdjacencyCache
 from lit_models.layers.standardize import Standardize
+from lit_models.metrics.forecast_errors import ForecastErrors
 
 Temporal = Literal["gru", "conv"]
+_MAX_WINDOWS = 4096  # so many, evenly spaced, tell a linear map
 
 
 class GraphPolynomial(nn.Module):
@@ -292,6 +302,9 @@ class LitSTGNN(LitModule):
         residual: Whether forecasts are distances from the last observed value.
         linear_skip: Whether to add a graph convolution of the window itself.
         skip_hops: Largest power of the adjacency in that convolution.
+        autoregression: Whether the forecast starts at a linear autoregression and is never worse
+            than it on the validation windows; for mode direct.
+        report_steps: Steps ahead whose MAE, RMSE and MAPE are reported too.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -302,6 +315,8 @@ class LitSTGNN(LitModule):
         Input ``(B, T, N, F)``, output ``(B, H, N)``, both in the units of the data. The loss is in
         units of each node's training variance, ``mse`` and ``mae`` in units of the data.
     """
+
+    network_share: Tensor
 
     def __init__(
         self,
@@ -319,10 +334,12 @@ class LitSTGNN(LitModule):
         residual: bool = False,
         linear_skip: bool = True,
         skip_hops: int = 1,
+        autoregression: bool = False,
+        report_steps: tuple[int, ...] = (3, 6, 12),
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        metrics = {"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}
+        metrics = {"errors": ForecastErrors(horizon, report_steps)}
         super().__init__(metrics, optimizer, lr_scheduler)
         if min(hidden_size, num_layers, kernel_size) < 1 or min(num_hops, skip_hops) < 0:
             raise ValueError(
@@ -335,6 +352,8 @@ class LitSTGNN(LitModule):
                 f"a rolling forecast feeds back its one series, got in_features={in_features}; "
                 "use mode direct"
             )
+        if autoregression and (mode == "rolling" or residual):
+            raise ValueError("autoregression needs mode=direct and residual=False")
         self.horizon, self.mode = horizon, mode
         self.x_scaler = Standardize(num_nodes * in_features)
         self.y_scaler = Standardize(num_nodes)
@@ -354,27 +373,122 @@ class LitSTGNN(LitModule):
             skip_hops,
         )
 
-    def _forecast(self, batch: GraphSeriesBatch) -> Tensor:
-        """Standardised forecast, ``(B, H, N)``."""
-        standard = self.x_scaler(batch.x.flatten(2)).view_as(batch.x)
-        window = standard.permute(2, 0, 1, 3).contiguous()
-        adjacency = self.adjacency(
-            batch.edge_index, batch.edge_weight, len(window), self.net.head.weight.dtype
-        )
+        self.autoregression: NodeAutoregression | None = None
+        if autoregression:
+            self.autoregression = NodeAutoregression(num_nodes, window, horizon)
+            self.register_buffer("network_share", torch.ones(()))
+            for last in (self.net.head, *([] if self.net.skip is None else [self.net.skip.lin])):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+        self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def _inputs(self, batch: GraphSeriesBatch) -> tuple[Tensor, Adjacency]:
+        """Standardised window without gaps, ``(N, B, T, F)``, and the adjacency."""
+        standard = self.x_scaler(batch.x.flatten(2)).view(batch.x.shape)
+        window = _filled(standard.permute(2, 0, 1, 3)).contiguous()
+        dtype = self.net.head.weight.dtype
+        return window, self.adjacency(batch.edge_index, batch.edge_weight, len(window), dtype)
+
+    def _parts(self, batch: GraphSeriesBatch) -> tuple[Tensor, Tensor]:
+        """The standardised forecasts of the autoregression and of the network, ``(B, H, N)``."""
+        window, adjacency = self._inputs(batch)
         if self.mode == "rolling":
             steps = self.net.roll(window, adjacency, self.horizon)
         else:
             steps = self.net(window, adjacency)
-        return steps.permute(1, 2, 0).contiguous()
+        network = steps.permute(1, 2, 0).contiguous()
+        if self.autoregression is None:
+            return torch.zeros_like(network), network
+        own = window[..., 0]
+        start = self.autoregression(own, adjacency.matmul(own.flatten(1)).view_as(own))
+        return start.permute(1, 2, 0), network
 
     def forward(self, batch: GraphSeriesBatch) -> Tensor:
         """Forecast in the units of the data, ``(B, H, N)``."""
-        return self.y_scaler.inverse(self._forecast(batch))
+        return self.y_scaler.inverse(self._joined(*self._parts(batch)))
+
+    def _joined(self, start: Tensor, network: Tensor, share: Tensor | None = None) -> Tensor:
+        if self.autoregression is None:
+            return network
+        return start + (self.network_share if share is None else share) * network
+
+    def _output(self, forecast: Tensor, y: Tensor) -> StepOutput:
+        """Squared error of the known targets, in units of each node's variance."""
+        known = y.isfinite()
+        count = int(known.sum())
+        error = torch.where(known, forecast - self.y_scaler(y), 0.0)
+        loss = error.square().sum() / max(count, 1) if count < y.numel() else error.square().mean()
+        return StepOutput(loss, count, self.y_scaler.inverse(forecast), y)
 
     def step(self, batch: GraphSeriesBatch) -> StepOutput:
         """Squared error of a batch, in units of each node's variance."""
-        forecast = self._forecast(batch)
-        loss = F.mse_loss(forecast, self.y_scaler(batch.y))
-        preds = self.y_scaler.inverse(forecast)
-        last = F.mse_loss(preds[:, -1], batch.y[:, -1])
-        return StepOutput(loss, len(batch.x), preds, batch.y, {"mse_last_step": last})
+        start, network = self._parts(batch)
+        return self._output(self._joined(start, network, network.new_ones(())), batch.y)
+
+    def eval_step(self, batch: GraphSeriesBatch) -> StepOutput:
+        """As :meth:`step`, with the network's share."""
+        return self._output(self._joined(*self._parts(batch)), batch.y)
+
+    def take_scale(self, datamodule: Any) -> None:
+        """Takes the scale of the training data and solves the autoregression on them."""
+        super().take_scale(datamodule)
+        if self.autoregression is not None:
+            self.fit_autoregression(datamodule.split("train"), datamodule.split("val"))
+
+    @torch.no_grad()
+    def fit_autoregression(self, train: GraphSeriesBatch, val: GraphSeriesBatch) -> str:
+        """Solves the autoregression; the scale must have been taken.
+
+        Args:
+            train: All training windows.
+            val: All validation windows, which choose between its forms.
+
+        Returns:
+            The form that was chosen.
+        """
+        assert self.autoregression is not None
+        parts = []
+        for batch in (train, val):
+            rows = torch.linspace(0, len(batch.x) - 1, min(len(batch.x), _MAX_WINDOWS)).long()
+            batch = batch._replace(x=batch.x[rows], y=batch.y[rows])
+            window, adjacency = self._inputs(batch)
+            own = window[..., 0]
+            near = adjacency.matmul(own.flatten(1)).view_as(own)
+            parts.append((own, near, self.y_scaler(batch.y).permute(2, 0, 1)))
+        return self.autoregression.fit(*parts)
+
+    def validation_step(self, batch: GraphSeriesBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Keeps both forecasts until their best mixture is known."""
+        if self.autoregression is None:
+            return super().validation_step(batch, batch_idx)
+        start, network = self._parts(batch)
+        self._validated.append((start, network, batch.y))
+        return {"preds": self.y_scaler.inverse(self._joined(start, network)), "target": batch.y}
+
+    def on_validation_epoch_end(self) -> None:
+        """Takes the network's share that is best on the validation windows, and scores it."""
+        kept, self._validated = self._validated, []
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for start, network, y in kept:
+            known = y.isfinite()
+            left = torch.where(known, self.y_scaler(y) - start, 0.0).double()
+            part = torch.where(known, network, 0.0).double()
+            sums += torch.stack([(left * part).sum(), part.square().sum()])
+        if self.autoregression is not None:
+            sums = self._sum_over_ranks(sums)
+            share = sums[0] / sums[1] if sums[1] > 0 else torch.zeros(())
+            self.network_share.fill_(float(share.clamp(0, 1)))
+        for start, network, y in kept:
+            output = self._output(self._joined(start, network), y)
+            self._accumulate("val", output)
+            self.update_metrics(self.val_metrics, output)
+        super().on_validation_epoch_end()
+
+
+def _filled(window: Tensor) -> Tensor:
+    """Each gap of a standardised ``(N, B, T, F)`` as the value before it, or the mean, 0."""
+    last, steps = torch.zeros_like(window[:, :, 0]), []
+    for step in window.unbind(2):
+        last = torch.where(step.isfinite(), step, last)
+        steps.append(last)
+    return torch.stack(steps, dim=2)

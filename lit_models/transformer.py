@@ -34,7 +34,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules.batches import SequencePairBatch
-from lit_models.decoding.free_running import LitSequenceWriter
+from lit_models.families.free_running import LitSequenceWriter
 from lit_models.layers.attention import KeyValueCache, MultiHeadAttention
 
 # Projected keys and values of the memory, (B, H, S, K) each.

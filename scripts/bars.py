@@ -234,6 +234,17 @@ TRIALS: tuple[Trial, ...] = (
         )
         for experiment in ("mc_dropout", "deep_ensemble")
     ),
+    Trial(
+        "laplace_mlp",
+        (
+            Bar("test/nll", "<=", -0.15, note="a Laplace library on the same data: -0.153"),
+            Bar("test/coverage_95", ">=", 0.92),
+            Bar("test/coverage_95", "<=", 0.98),
+            Bar("test/extrapolation_ratio", ">=", 2.0),
+        ),
+        num_seeds=4,
+        data_seeds=True,
+    ),
     *_block_model_trials("gcn"),
     *_block_model_trials("gat"),
     *_block_model_trials("graph_network"),

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_models.command.arguments import named_class
 from lit_models.command.catalog import experiments, load_yaml
+from lit_models.command.classes import named_class
 from scripts.bars import TRIALS
 
 ROOT = Path(__file__).parent.parent

@@ -41,12 +41,15 @@ def permuted(batch, order):
 
 
 def dense_adjacency(edge_index, weight, num_nodes, self_loops):
-    """D^-1/2 (A + I) D^-1/2 as written, row = receiver."""
+    """D^-1/2 (A + I) D^-1/2, or D_in^-1/2 A D_out^-1/2, as written; row = receiver."""
     matrix = torch.zeros(num_nodes, num_nodes, dtype=weight.dtype)
     for (source, target), value in zip(edge_index.T.tolist(), weight.tolist(), strict=True):
         matrix[target, source] += value
     if self_loops:
         matrix = matrix + torch.eye(num_nodes, dtype=weight.dtype)
-    degree = matrix.sum(1)
-    root = torch.where(degree > 0, degree.clamp(min=1e-300).rsqrt(), torch.zeros_like(degree))
-    return root[:, None] * matrix * root[None, :]
+    degrees = (matrix.sum(1), matrix.sum(1) if self_loops else matrix.sum(0))
+    tiny = torch.finfo(weight.dtype).tiny
+    into, out = (
+        torch.where(d > 0, d.clamp(min=tiny).rsqrt(), torch.zeros_like(d)) for d in degrees
+    )
+    return into[:, None] * matrix * out[None, :]

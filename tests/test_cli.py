@@ -1,6 +1,7 @@
 """The command: layers of configuration, run folders, checkpoints by name, mistakes in one line."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 import torch
 import yaml
 
+from callbacks.run.predictions import OrderedPredictions, quote_formulas
 from lit_models.__main__ import main
 from lit_models.command.arguments import prepare
+from lit_models.command.catalog import describe, experiments
 from lit_models.command.cli import build
 
 CONFIG = str(Path(__file__).parent / "tiny.yaml")
@@ -48,6 +51,16 @@ def test_help_and_list_import_nothing_heavy():
     assert "test metric" in done.stdout
 
 
+def test_the_list_fits_a_terminal_and_says_what_each_experiment_is():
+    lines = describe().splitlines()
+    assert max(map(len, lines)) <= 80
+    named = {line.split()[0]: line for line in lines[1:] if line[0] != " "}
+    assert set(named) == set(experiments())
+    for name, path in experiments().items():
+        first = path.read_text().partition("\n")[0].lstrip("# ")
+        assert first.split()[0] in named[name]
+
+
 def test_run_folder_holds_everything(fitted, capsys):
     names = {path.name for path in fitted.iterdir()}
     assert {"checkpoints", "config.yaml", "metrics.csv", "figures", "results.json"} <= names
@@ -67,6 +80,7 @@ def test_run_folder_holds_everything(fitted, capsys):
             "baseline",
             "excess",
             "rivals",
+            "series",
         ),
         *("num_parameters", "optimizer_steps", "train_seconds", "peak_memory_mb"),
         *("git_commit", "versions", "command"),
@@ -89,7 +103,11 @@ def test_best_and_last_take_the_options_of_their_run(fitted, capsys):
     assert "val/mse" in json.loads((fitted / "validate.json").read_text())["metrics"]
 
 
-def test_a_checkpoint_alone_is_enough(fitted):
+def test_a_checkpoint_alone_is_enough(in_tmp):
+    options = ["--model", "LitLinearRegression", "--data", "LinearDataModule"]
+    options += ["--data.num_samples", "99", "--trainer.max_epochs", "1", "--run_id", "first"]
+    assert main(["fit", *options]) == 0
+    fitted = in_tmp / "runs" / "LitLinearRegression" / "first"
     path = fitted / "checkpoints" / "best.ckpt"
     assert main(["predict", "--ckpt_path", str(path)]) == 0
     table = pd.read_csv(fitted / "predictions.csv")
@@ -97,6 +115,84 @@ def test_a_checkpoint_alone_is_enough(fitted):
     mse = ((table["prediction"] - table["target"]) ** 2).mean()
     results = json.loads((fitted / "results.json").read_text())
     assert mse == pytest.approx(results["metrics"]["test/mse"], rel=1e-5)
+
+
+def test_the_configuration_of_a_continued_run_starts_a_run_of_its_own(fitted, capsys):
+    again = ["--ckpt_path", "last", "--trainer.max_epochs", "5"]
+    assert main(["fit", "--config", CONFIG, *again]) == 0
+    before = (fitted / "results.json").read_bytes()
+    saved = yaml.safe_load((fitted / "config.yaml").read_text())
+    assert saved["ckpt_path"] is None
+    assert saved["run_id"] is None
+    # As runs of earlier versions have written it.
+    saved |= {"ckpt_path": str(fitted / "checkpoints" / "last.ckpt"), "run_id": "first"}
+    (fitted.parents[2] / "old.yaml").write_text(yaml.safe_dump(saved))
+    for config in (fitted / "config.yaml", "old.yaml"):
+        assert main(["fit", "--config", str(config), "--seed_everything", "3"]) == 0
+    assert (fitted / "results.json").read_bytes() == before
+    runs = [path for path in (fitted.parent).iterdir() if path != fitted]
+    assert len(runs) == 2
+    for run in runs:
+        results = json.loads((run / "results.json").read_text())
+        assert (results["seed"], results["optimizer_steps"]) == (3, 30)
+    assert main(["test", "--config", "old.yaml", "--ckpt_path", "best"]) == 0
+
+
+def test_a_schedule_that_waits_for_a_metric_has_a_short_name(in_tmp):
+    options = ["--model.lr_scheduler", "ReduceLROnPlateau"]
+    cli = build(["--config", CONFIG, *options, "--model.lr_scheduler.monitor", "val/loss"])
+    schedule = cli.model.lr_scheduler(cli.model.optimizer(cli.model.parameters()))
+    assert schedule.monitor == "val/loss"
+
+
+def test_a_profiler_that_is_asked_for_prints(in_tmp):
+    command = [sys.executable, "-m", "lit_models", "fit", "--config", CONFIG]
+    command += ["--trainer.profiler", "simple", "--trainer.max_epochs", "1"]
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "run_training_epoch" in done.stderr + done.stdout
+
+
+def test_a_log_that_is_no_terminal_gets_lines(in_tmp, capsys):
+    options = ["--trainer.enable_progress_bar", "true", "--trainer.max_epochs", "2"]
+    assert main(["fit", "--config", CONFIG, *options]) == 0
+    lines = capsys.readouterr().err
+    assert "\r" not in lines
+    assert "fit: 12/12 [" in lines
+    assert all(len(line) < 120 for line in lines.splitlines())
+
+
+def test_windows_is_refused_in_words(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert main(["fit", "--config", CONFIG]) == 2
+    assert "on Windows use it in WSL" in capsys.readouterr().err
+
+
+def test_predictions_are_safe_to_open_in_a_spreadsheet_where_asked(in_tmp):
+    path = in_tmp / "predictions.csv"
+    cells = ["=HYPERLINK(1)", "+1", "-0.5", "-x", "@cmd", "-1e-3", "plain", 'a "quote", -', "-inf"]
+    pd.DataFrame({"=title": cells, "value": range(9)}).to_csv(path, index=False)
+    quote_formulas(path)
+    table = pd.read_csv(path, dtype=str)
+    assert list(table.columns) == ["'=title", "value"]
+    safe = [
+        "'=HYPERLINK(1)",
+        "+1",
+        "-0.5",
+        "'-x",
+        "'@cmd",
+        "-1e-3",
+        "plain",
+        'a "quote", -',
+        "-inf",
+    ]
+    assert list(table["'=title"]) == safe
+    cli = build(["--config", CONFIG, "--spreadsheet", "true"])
+    (writer,) = (c for c in cli.trainer.callbacks if isinstance(c, OrderedPredictions))
+    assert writer.spreadsheet
 
 
 def test_newest_run_is_taken(fitted):
@@ -139,7 +235,8 @@ def test_gradient_clipping_comes_from_the_config(in_tmp):
 
 WRONG = {
     "no such command": (["train"], "no command 'train'"),
-    "no config": (["fit"], "required"),
+    "no config": (["fit"], "fit what? give --config NAME, such as `lit-models fit --config lstm`"),
+    "no data": (["fit", "--model", "LitGPT"], "required"),
     "unknown config": (
         ["fit", "--config", "ltsm"],
         "no configuration file or packaged name 'ltsm'",

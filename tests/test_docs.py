@@ -1,5 +1,6 @@
 """Every command of the READMEs and the pages runs, on small files and for a few batches."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -17,6 +18,7 @@ from lit_models.command.cli import build
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
+DEEPER = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
 LIMITS = [
     *("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),
     *("--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"),
@@ -140,3 +142,37 @@ def newest(word: str, folder: Path) -> str:
 def test_both_readmes_have_the_same_commands():
     english, chinese = (commands(ROOT / name) for name in ("README.md", "README.zh-CN.md"))
     assert english == chinese
+
+
+def test_python_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S))
+    assert blocks
+    namespace: dict[str, object] = {"__name__": "python_page"}
+    for block in blocks:
+        # Lines as in the page, for the traceback.
+        padded = "\n" * text.count("\n", 0, block.start(1)) + block[1]
+        exec(compile(padded, "docs/python.md", "exec"), namespace)
+
+
+NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook(notebook, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    namespace: dict[str, object] = {"__name__": notebook.stem}
+    for number, cell in enumerate(cells):
+        assert not cell.get("outputs"), f"cell {number}: clear the outputs, the docs build runs it"
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"{notebook.name}[{number}]", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *DEEPER], ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for link in re.findall(r"\]\(([^)\s#]+)(?:#[\w-]*)?\)", text):
+        if not link.startswith(("http://", "https://", "mailto:")):
+            assert (page.parent / link).exists(), link

@@ -10,9 +10,10 @@ from refusals import snapshot
 from test_contract import small
 from torch import nn
 
-from datamodules.batches import SupervisedBatch
+from datamodules import MarkovTextDataModule
+from datamodules.batches import SupervisedBatch, TokenBatch
 from datamodules.errors import InputError
-from lit_models import LitModule, StepOutput
+from lit_models import LitBERTClassifier, LitGPT, LitModule, StepOutput
 from lit_models.__main__ import main
 from lit_models.command.cli import build
 from lit_models.command.export import _flat, example_of, write
@@ -40,6 +41,32 @@ def check_torch(name: str, folder: Path, rows: tuple[int, ...] = (1, 2, 7)) -> N
 @pytest.mark.parametrize("name", ["multiclass_classification", "lstm", "gpt"])
 def test_torch(tmp_path, name):
     check_torch(name, tmp_path)
+
+
+def test_a_batch_without_a_middle_argument_and_other_lengths(tmp_path):
+    model = LitBERTClassifier(20, 9, 3, d_model=8).eval()
+    tokens = torch.randint(20, (6, 9))
+    batch = TokenBatch(tokens, tokens, mask=torch.arange(9) < torch.arange(3, 9)[:, None])
+    example = example_of(model, batch)
+    assert example.names == ["tokens", "mask"]
+    program = torch.export.export(
+        example.module, example.inputs, dynamic_shapes=example.dynamic_shapes, strict=False
+    ).module()
+    for rows, length in ((1, 5), (6, 9)):
+        some = tokens[:rows, :length], batch.mask[:rows, :length]
+        expected = model(some[0], None, some[1])
+        torch.testing.assert_close(program(*some), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_values_that_decide_are_said_in_words(tmp_path, capfd):
+    class Deciding(LitGPT):
+        def forward(self, tokens):
+            return super().forward(tokens if bool((tokens > 2).any()) else tokens + 1)
+
+    data = MarkovTextDataModule(num_samples=9, num_test=40)
+    with pytest.raises(InputError, match="depends on the values of its inputs"):
+        write(Deciding(12, 64, 8, 1, 2), data, "torch", tmp_path / "model.pt2")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
@@ -160,7 +187,7 @@ def test_command(tmp_path, monkeypatch, capsys):
         assert snapshot(run).keys() == before.keys()
 
     best = [*options, "--ckpt_path", "best"]
-    refuse("--format must be torch or onnx, got 'tflite'", *best, "--format", "tflite")
+    refuse("--format must be torch, onnx or diffusers, got 'tflite'", *best, "--format", "tflite")
     refuse("--format needs a value", *best, "--format")
     refuse("no folder 'nowhere' for --output; make it first", *best, "--output=nowhere/a.pt2")
     refuse("export needs --ckpt_path", *options)

@@ -15,7 +15,7 @@ import torch
 from test_distributed import command, outcome
 
 from lit_models.__main__ import main
-from lit_models.command.run_folder import RUN_DIR_VARIABLE
+from lit_models.command.run_folder import RUN_DIR_VARIABLE, new_run_id
 
 ROOT = Path(__file__).parent
 CONFIG = str(ROOT / "tiny.yaml")
@@ -224,6 +224,19 @@ def test_a_requeued_slurm_job_goes_on(tmp_path, alone, cluster):
     assert again.returncode == 0, again.stderr
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == [folder.name]
     assert_equal(alone, outcome(folder))
+
+
+def test_the_fits_of_one_slurm_job_have_names_of_their_own(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert len({new_run_id() for _ in range(3)}) == 3
+    assert new_run_id().startswith("slurm-77-")
+    monkeypatch.setenv("SLURM_NTASKS", "2")  # the same for both tasks of a step
+    assert {new_run_id() for _ in range(2)} == {"slurm-77"}
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    assert {new_run_id() for _ in range(2)} == {"slurm-77"}
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    assert {new_run_id() for _ in range(2)} == {"slurm-77-1"}
 
 
 def test_the_scripts_say_how_they_are_used():

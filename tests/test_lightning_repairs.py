@@ -5,7 +5,7 @@ import pytest
 from lightning.pytorch.callbacks import LambdaCallback
 from tiny import LitTiny, TinyDataModule
 
-from lit_models.command.lightning_repairs import hide_empty_hooks
+from lit_models.training.lightning_repairs import hide_empty_hooks
 
 
 class Counting(L.Callback):

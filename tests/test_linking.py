@@ -6,7 +6,7 @@ from tiny import LitTiny
 import lit_models
 from datamodules.errors import InputError
 from lit_models import LitGPT, LitRecurrentForecaster
-from lit_models.command.arguments import arguments_of
+from lit_models.command.classes import arguments_of
 from lit_models.command.cli import build
 from lit_models.command.linking import SIZES, linked_sizes
 
@@ -60,11 +60,15 @@ class LitMoreGPT(LitGPT):
         (LitGPT, {"vocab_size", "context_length", "group_names"}),
         (LitOwnGPT, {"vocab_size"}),
         (LitMoreGPT, {"vocab_size", "context_length", "group_names"}),
-        (LitRecurrentForecaster, {"in_features", "horizon", "window", "num_auxiliary"}),
     ],
 )
 def test_arguments_without_a_default_are_linked(model, sizes):
     assert set(linked_sizes(model)) == sizes
+
+
+def test_arguments_left_to_the_data_are_linked():
+    sizes = {"in_features", "horizon", "window", "num_auxiliary"}
+    assert sizes <= set(linked_sizes(LitRecurrentForecaster))
 
 
 def test_no_size_of_our_models_has_a_default():

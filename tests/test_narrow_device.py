@@ -7,8 +7,9 @@ import torch
 from test_contract import NAMES, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lit_models.base import _narrow_batch, narrow_buffers
 from lit_models.command.cli import build
+from lit_models.training.batches import narrow as narrowed
+from lit_models.training.batches import narrow_buffers
 
 
 class NoFloat64(TorchDispatchMode):
@@ -36,8 +37,8 @@ def test_a_step_and_an_evaluation(name, narrow):
     model = cli.model
     narrow_buffers(model)
     model.on_validation_epoch_start()
-    batch = _narrow_batch(next(iter(cli.datamodule.train_dataloader())), 0)
-    evaluated = _narrow_batch(next(iter(cli.datamodule.val_dataloader())), 0)
+    batch = narrowed(next(iter(cli.datamodule.train_dataloader())))
+    evaluated = narrowed(next(iter(cli.datamodule.val_dataloader())))
     with NoFloat64():
         output = model.step(batch)
         output.total.backward()

@@ -9,6 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lowest import lowest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("callbacks", "datamodules", "lit_models")
 
@@ -80,7 +87,7 @@ def test_it_holds_every_module_and_configuration_and_no_more(wheel):
 def test_it_runs_from_the_folder_of_another_project(installed, project):
     listed = run([installed / "bin" / "lit-models", "list"], project, installed, project).stdout
     assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} - {"defaults"} == {
-        line.split()[0] for line in listed.splitlines()[1:]
+        line.split()[0] for line in listed.splitlines()[1:] if line[0] != " "
     }
     program = "import lit_models, scripts, configs; print(lit_models.__file__, scripts.mine)"
     shown = run([sys.executable, "-c", program], installed, installed, project).stdout
@@ -144,3 +151,13 @@ def test_a_list_without_configurations_is_an_error(installed, tmp_path):
     assert done.returncode == 2
     assert f"{broken / 'lit_models' / 'configs'} is missing; install" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_every_dependency_names_its_lowest_version():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    found = lowest(project, list(project["optional-dependencies"]))
+    named = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    assert len({text.split(">=")[0].split("[")[0] for text in named}) <= len(found)
+    assert {"torch", "lightning", "numpy", "jsonargparse", "pytest"} <= set(found)
+    assert all(text.startswith(tuple(found)) for text in named)

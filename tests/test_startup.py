@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from lit_models.command.startup import standing_in
+from lit_models.training.startup import standing_in
 
 
 def run(code):
@@ -19,7 +19,7 @@ def test_lightning_comes_without_the_signal_processing_of_torchmetrics():
     assert (
         run("""
         import sys
-        from lit_models.command.startup import light_lightning
+        from lit_models.training.startup import light_lightning
         with light_lightning():
             import lightning
         assert "scipy.signal" not in sys.modules and "pandas" not in sys.modules
@@ -36,7 +36,7 @@ def test_a_run_starts_without_the_job_launcher(tmp_path):
         run(f"""
         import os, sys
         os.environ |= {{"WANDB_MODE": "offline", "WANDB_SILENT": "true"}}
-        from lit_models.command.lightning_repairs import RunWandbLogger
+        from lit_models.training.lightning_repairs import RunWandbLogger
         logger = RunWandbLogger(project="p", save_dir={str(tmp_path)!r})
         logger.experiment.config.update({{"lr": 0.1}})
         assert logger.experiment.config["lr"] == 0.1

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import pandas as pd
+import torch
 from torch import Tensor
 
 from callbacks.figures.base import FigureCallback
-from datamodules.batches import SeriesBatch
+from callbacks.figures.series import series_windows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,8 +43,9 @@ class GradientFlow(FigureCallback):
 
     def _measure(self, trainer: L.Trainer, pl_module: Any) -> Tensor:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        batch: SeriesBatch = datamodule.split("val")
-        head = SeriesBatch(*(field[: self.num_windows].to(pl_module.device) for field in batch))
+        count = len(datamodule.split("val")[0])
+        rows = torch.arange(min(self.num_windows, count))
+        head = series_windows(datamodule, "val", rows, pl_module.device)
         norms: Tensor = pl_module.state_gradients(head)
         return norms.detach().cpu()
 

@@ -71,7 +71,7 @@ class NodeForecastFigure(FigureCallback):
 def _error_per_node(y: torch.Tensor, preds: torch.Tensor) -> "Figure":
     from matplotlib.figure import Figure
 
-    errors = (preds - y).square().mean((0, 1)).sort().values
+    errors = (preds - y).square().nanmean((0, 1)).sort().values
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.bar(range(1, len(errors) + 1), errors)
@@ -89,7 +89,7 @@ def _error_per_step(y: torch.Tensor, preds: torch.Tensor, floors: Any) -> "dict[
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     steps = range(1, preds.shape[1] + 1)
-    axes.plot(steps, (preds - y).square().mean((0, 2)), color="tab:red", label="forecast")
+    axes.plot(steps, (preds - y).square().nanmean((0, 2)), color="tab:red", label="forecast")
     if floors is not None:
         axes.plot(steps, floors.bayes, color="black", linestyle="--", label="optimum")
         axes.plot(steps, floors.node_only, color="gray", linestyle=":", label="without the graph")

@@ -1,12 +1,13 @@
 """Figures of generative models: samples beside the truth, the way back, and the noise learned."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from callbacks.figures.base import FigureCallback, save_figure
+from callbacks.figures.base import FigureCallback
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +23,9 @@ def _grid(x: Tensor) -> Tensor:
 class SampleFigures(FigureCallback):
     """What a diffusion model draws, how, and by what prediction of the noise.
 
-    In one dimension: a histogram of samples over the density, paths of the reverse process, and the
-    learned against the exact noise prediction. In two: a scatter of samples beside true ones.
+    In one dimension: a histogram of samples over the density, paths of the reverse process, the
+    learned against the exact noise prediction, and how far from the truth each sampler would end
+    with the exact one. In two: a scatter of samples beside true ones.
 
     Args:
         num_samples: Samples to draw.
@@ -44,9 +46,9 @@ class SampleFigures(FigureCallback):
         """The figures that the samples' dimension allows."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         model: Any = pl_module
-        true = datamodule.split("test").x0
         if model.sample_shape not in ((1,), (2,)):
             return {}
+        true = datamodule.split("test").x0.float()
         times, paths = self._paths(model)
         if model.sample_shape == (2,):
             return {"samples": _scatter(paths[-1], true)}
@@ -57,6 +59,7 @@ class SampleFigures(FigureCallback):
         }
         if datamodule.law is not None:
             figures["noise_prediction"] = self._noise_prediction(model, datamodule.law)
+            figures["sampler_laws"] = _sampler_laws(model, datamodule.law)
         return figures
 
     def _paths(self, model: Any) -> tuple[list[int], Tensor]:
@@ -114,22 +117,62 @@ class SampleFigures(FigureCallback):
         return figure
 
 
+def _sampler_laws(model: Any, law: Any) -> "Figure":
+    """Distance of each sampler's law from the truth over its number of steps, none of it noise."""
+    from matplotlib.figure import Figure
+
+    diffusion = model.ddpm.diffusion
+    scale = law.std.item()
+    law = law.standardized(law.mean, law.std)
+    shown = (5, 10, 20, 50, 100)
+    counts = [count for count in shown if count <= diffusion.num_steps] or [diffusion.num_steps]
+    samplers: dict[str, Callable[[int], Any]] = {
+        "ancestral": lambda count: diffusion.ancestral("posterior", count),
+        "DDIM": lambda count: diffusion.ddim(0.0, count),
+        "DPM-Solver++ (2M)": lambda count: diffusion.dpm_solver(count),
+    }
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for (name, steps), marker in zip(samplers.items(), "os^", strict=True):
+        distances = []
+        for count in counts:
+            grid, cdf = law.sampled(steps(count), diffusion.alphas_cumprod.cpu())
+            distances.append(scale * torch.trapezoid((cdf - law.cdf(grid)).abs(), grid).item())
+        axes.plot(counts, distances, marker=marker, label=name)
+    axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="Wasserstein distance of the law")
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.set_title("samplers with the exact noise prediction", fontsize=10)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+    return figure
+
+
 def _histogram(samples: Tensor, true: Tensor, law: Any, grid: Tensor) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     shown = (grid[0].item(), grid[-1].item())
-    style: dict[str, Any] = {"bins": 60, "range": shown, "density": True}
-    axes.hist(samples, **style, color="tab:red", alpha=0.5, label="samples")
+    # A share of all samples: those outside are missing from the bars, and the bars show it.
+    width = (shown[1] - shown[0]) / 60
+    weights = torch.full_like(samples, 1 / (len(samples) * width))
+    style: dict[str, Any] = {"bins": 60, "range": shown}
+    axes.hist(samples, weights=weights, **style, color="tab:red", alpha=0.5, label="samples")
     if law is None:
-        axes.hist(true, **style, histtype="step", color="black", label="held-out rows")
+        style |= {"histtype": "step", "density": True}
+        axes.hist(true, **style, color="black", label="held-out rows")
     else:
         axes.plot(grid, law.log_prob(grid[:, None]).exp(), color="black", label="true density")
-    axes.set(xlabel="value", ylabel="density", title=f"{len(samples):,} samples")
+    axes.set(xlabel="value", ylabel="density", title=_title(samples, *shown))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def _title(samples: Tensor, low: float, high: float) -> str:
+    """How many samples there are, and how many of them the axis does not show."""
+    outside = int((~((samples >= low) & (samples <= high))).sum())
+    return f"{len(samples):,} samples" + (f", {outside:,} outside the axis" if outside else "")
 
 
 def _scatter(samples: Tensor, true: Tensor) -> "Figure":
@@ -138,6 +181,11 @@ def _scatter(samples: Tensor, true: Tensor) -> "Figure":
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     sets = (("samples", samples, "tab:red"), ("true", true[: len(samples)], "black"))
+    ends = [(grid[0].item(), grid[-1].item()) for grid in map(_grid, true.T)]
+    hidden = torch.stack([(x < low) | (x > high) for x, (low, high) in zip(samples.T, ends)]).any(0)  # noqa: B905
+    if hidden.any():
+        sets = ((f"samples, {int(hidden.sum()):,} outside", *sets[0][1:]), sets[1])
+    panels[0].set(xlim=ends[0], ylim=ends[1])
     for axes, (title, points, color) in zip(panels, sets, strict=True):
         axes.scatter(points[:, 0], points[:, 1], s=3, alpha=0.3, linewidths=0, color=color)
         axes.set(title=title, xlabel="dimension 1")
@@ -145,48 +193,3 @@ def _scatter(samples: Tensor, true: Tensor) -> "Figure":
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("dimension 2")
     return figure
-
-
-class ImageGrid(FigureCallback):
-    """Generated images, a column per class where there are classes, after test and predict.
-
-    Args:
-        num_rows: Rows of the grid.
-        num_columns: Columns of the grid of a model without classes.
-    """
-
-    def __init__(self, num_rows: int = 8, num_columns: int = 10) -> None:
-        self.num_rows, self.num_columns = num_rows, num_columns
-
-    def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
-        """The grid; nothing for samples that are no images."""
-        from matplotlib.figure import Figure
-
-        model: Any = pl_module
-        if len(model.sample_shape) != 3:
-            return {}
-        columns = model.num_classes or self.num_columns
-        count = self.num_rows * columns
-        y = torch.arange(count, device=model.device) % columns if model.num_classes else None
-        images = model.sample(count, y, seed=0).float().cpu()
-        size = (0.7 * columns, 0.7 * self.num_rows + 0.3)
-        figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(self.num_rows, columns, squeeze=False)
-        truth = trainer.datamodule.split("train").x0  # type: ignore[attr-defined]
-        low, high = truth.min().item(), truth.max().item()
-        for axes, image in zip(panels.flat, images, strict=True):
-            channels = image[:3] if len(image) >= 3 else image[:1]
-            scaled = ((channels - low) / (high - low)).clamp(0, 1).permute(1, 2, 0)
-            axes.imshow(scaled.squeeze(-1), cmap="gray", vmin=0, vmax=1)
-            axes.axis("off")
-        if model.num_classes:
-            for k, axes in enumerate(panels[0]):
-                axes.set_title(str(k), fontsize=9)
-        return {"image_grid": figure}
-
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draws and saves."""
-        if trainer.is_global_zero:
-            with torch.no_grad():
-                for name, figure in self.draw(trainer, pl_module).items():
-                    save_figure(trainer, name, figure)

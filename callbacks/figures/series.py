@@ -1,19 +1,41 @@
-"""Figures of forecasts: windows with their continuation, error per step, attention."""
+"""Figures of forecasts: windows with their continuation, error and coverage per step, attention."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import numpy as np
 import torch
+from torch import Tensor
 
 from callbacks.figures.base import FigureCallback
 from datamodules.batches import SeriesBatch
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_CHUNK = 2000
+_COLORS = {"80": 0.35, "95": 0.18}
+
+
+def series_windows(datamodule: Any, split: str, rows: Tensor, device: torch.device) -> SeriesBatch:
+    """Windows of a split on a device, gathered where the split holds no more than their places."""
+    if hasattr(datamodule, "windows"):
+        batch: SeriesBatch = datamodule.windows(split, rows)
+    else:
+        data = datamodule.split(split)
+        taken: Any = (None if field is None else field[rows] for field in data)
+        batch = SeriesBatch(*taken)
+    moved: Any = (None if field is None else field.to(device) for field in batch)
+    return SeriesBatch(*moved)
 
 
 class ForecastFigure(FigureCallback):
-    """Observed windows with forecast and truth, the error of each step ahead, and the attention.
+    """Windows with forecast, intervals and truth; error and coverage per step; attention.
+
+    Of a user's series the last test window of some series is drawn, or windows spread over the test
+    of a single one, over the dates of the file.
 
     Args:
         num_windows: Windows to draw.
@@ -26,64 +48,167 @@ class ForecastFigure(FigureCallback):
     def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
         """The figures that the model and its data allow."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        test = datamodule.split("test")
-        rows = torch.linspace(0, len(test.x) - 1, min(self.num_rows, len(test.x))).long()
-        batch = SeriesBatch(*(field[rows].to(pl_module.device) for field in test))
-        preds = torch.cat([pl_module(x) for x in torch.split(batch.x, 1000)])
-        figures = {"forecast": self._windows(batch, preds)}
-        if preds.shape[1] > 1:
-            floors = getattr(datamodule, "floors", None)
-            bayes = None if floors is None else floors.bayes
-            figures["error_per_step"] = _error_per_step(batch.y, preds, bayes)
-        weights = _attention(pl_module, batch)
+        count = len(datamodule.split("test")[0])
+        title = f"{type(pl_module).__name__} on {_name_of(datamodule)}"
+        shown = series_windows(datamodule, "test", self._shown(datamodule), pl_module.device)
+        figures = {"forecast": self._windows(pl_module, datamodule, shown, title)}
+        horizon = getattr(datamodule, "horizon", shown.y.shape[1])
+        if horizon > 1:
+            rows = torch.linspace(0, count - 1, min(self.num_rows, count)).long()
+            error = _error_per_step(_batches(datamodule, rows, pl_module), pl_module)
+            figures["error_per_step"] = _error_figure(error, datamodule, title)
+            coverage = getattr(pl_module, "coverage_by_step", {})
+            if coverage:
+                figures["coverage_per_step"] = _coverage_figure(coverage, title)
+        weights = _attention(pl_module, datamodule, count)
         if weights is not None:
-            figures["attention"] = _attention_figure(weights)
+            figures["attention"] = _attention_figure(weights, title)
         return figures
 
-    def _windows(self, batch: SeriesBatch, preds: torch.Tensor) -> "Figure":
+    def _shown(self, datamodule: Any) -> Tensor:
+        """Rows of the windows to draw, each of another window."""
+        data = datamodule.split("test")
+        series = getattr(data, "series", None)
+        if series is not None and bool((series != series[0]).any()):
+            last = torch.cat([series[1:] != series[:-1], torch.ones(1, dtype=torch.bool)])
+            rows: Tensor = last.nonzero()[: self.num_windows, 0]
+            return rows
+        count = len(data[0])
+        if hasattr(datamodule, "floors"):  # the second half repeats the windows with other noise
+            count = max(count // 2, 1)
+        return torch.linspace(0, count - 1, min(self.num_windows, count)).long()
+
+    def _windows(
+        self, pl_module: L.LightningModule, datamodule: Any, batch: SeriesBatch, title: str
+    ) -> "Figure":
         from matplotlib.figure import Figure
 
-        count = min(self.num_windows, len(preds))
-        shown = torch.linspace(0, len(preds) - 1, count + 1)[:-1].long().tolist()
-        window, horizon = batch.x.shape[1], preds.shape[1]
-        figure = Figure(figsize=(7.2, 1.7 * count + 0.6), layout="constrained")
-        panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-        past, ahead = range(1 - window, 1), range(1, horizon + 1)
-        style = {"marker": "o", "markersize": 4} if horizon < 4 else {}
-        for axes, row in zip(panels, shown, strict=True):
-            axes.plot(past, batch.x[row, :, 0].cpu(), color="gray", label="observed")
-            axes.plot(ahead, batch.y[row].cpu(), color="black", label="true", **style)
-            axes.plot(ahead, preds[row].cpu(), color="tab:red", label="forecast", **style)
-            axes.axvline(0.5, color="lightgray", linewidth=1)
-            axes.grid(alpha=0.3)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-        panels[-1].set_xlabel("steps from the forecast's origin")
-        figure.supylabel("value")
+        columns = {k: v.cpu() for k, v in pl_module.predict_step(batch, 0).items()}
+        count, horizon = columns["prediction"].shape
+        window = batch.x.shape[1]
+        dates = datamodule.time_of(batch) if hasattr(datamodule, "time_of") else None
+        names = getattr(datamodule, "series_names", [])
+        figure = Figure(figsize=(7.2, 1.8 * count + 0.9), layout="constrained")
+        panels = figure.subplots(count, 1, sharex=dates is None, squeeze=False)[:, 0]
+        shown = min(window, max(4 * horizon, 48))
+        for row, axes in enumerate(panels):
+            axis = np.arange(1 - window, horizon + 1) if dates is None else dates[row]
+            past, ahead = axis[window - shown : window], axis[window:]
+            _draw_window(axes, past, ahead, batch.x[row, -shown:, 0].cpu(), columns, row)
+            if dates is None:
+                _whole_ticks(axes)
+            elif len(names) > 1 and batch.series is not None:
+                axes.set_title(names[int(batch.series[row])], fontsize=9)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        if dates is None:
+            panels[-1].set_xlabel("steps from the forecast's origin")
+        figure.suptitle(title, fontsize=10)
+        figure.supylabel(", ".join(getattr(datamodule, "target_names", ["value"])))
         return figure
 
 
-def _error_per_step(y: torch.Tensor, preds: torch.Tensor, floor: torch.Tensor | None) -> "Figure":
+def _draw_window(
+    axes: "Axes", past: Any, ahead: Any, observed: Tensor, columns: dict[str, Tensor], row: int
+) -> None:
+    style: Any = {"marker": "o", "markersize": 4} if len(ahead) < 4 else {}
+    axes.plot(past, observed, color="gray", label="observed")
+    for level in ("95", "80"):
+        if f"lower_{level}" in columns:
+            lower, upper = (columns[f"{side}_{level}"][row] for side in ("lower", "upper"))
+            label, alpha = f"{level} % interval", _COLORS[level]
+            if len(ahead) < 4:
+                middle = columns["prediction"][row]
+                ends = torch.stack([middle - lower, upper - middle]).clamp(min=0).numpy()
+                axes.errorbar(
+                    ahead, middle, ends, fmt="none", color="tab:red", alpha=alpha, label=label
+                )
+            else:
+                axes.fill_between(ahead, lower, upper, color="tab:red", alpha=alpha, label=label)
+    axes.plot(ahead, columns["target"][row], color="black", label="true", **style)
+    axes.plot(ahead, columns["prediction"][row], color="tab:red", label="forecast", **style)
+    axes.grid(alpha=0.3)
+
+
+def _name_of(datamodule: Any) -> str:
+    path = getattr(datamodule, "path", None)
+    name = type(datamodule).__name__
+    return f"{name}, {path}" if isinstance(path, str) else name
+
+
+def _batches(datamodule: Any, rows: Tensor, pl_module: L.LightningModule) -> Iterator[SeriesBatch]:
+    for part in torch.split(rows, _CHUNK):
+        yield series_windows(datamodule, "test", part, pl_module.device)
+
+
+def _error_per_step(batches: Iterator[SeriesBatch], pl_module: L.LightningModule) -> Tensor:
+    """Mean squared error of each step over the measured targets, ``(H,)``."""
+    total = count = torch.zeros(1, dtype=torch.float64)
+    for batch in batches:
+        preds = pl_module.predict_step(batch, 0)["prediction"]
+        squares = (preds.double() - batch.y[:, : preds.shape[1]].double()).square()
+        mask = torch.ones_like(squares) if batch.mask is None else batch.mask.double()
+        total = total + (squares * mask).sum(0).cpu()
+        count = count + mask.sum(0).cpu()
+    error: Tensor = total / count
+    return error
+
+
+def _error_figure(error: Tensor, datamodule: Any, title: str) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    steps = range(1, preds.shape[1] + 1)
-    axes.plot(steps, (preds - y).square().mean(0).cpu(), color="tab:red", label="forecast")
-    if floor is not None:
-        axes.plot(steps, floor, color="black", linestyle="--", label="optimum")
+    steps = np.arange(1, len(error) + 1)
+    axes.plot(steps, error, color="tab:red", label="forecast")
+    floors = getattr(datamodule, "floors", None)
+    if floors is not None:
+        axes.plot(steps, floors.bayes, color="black", linestyle="--", label="optimum")
+        axes.plot(steps, floors.linear, color="tab:blue", linestyle=":", label="best linear")
+    rivals = getattr(datamodule, "rival_errors_per_step", {})
+    for name, rival in rivals.items():
+        if rival.mean() < 4 * error.mean():  # a hopeless rival would flatten the others
+            axes.plot(steps, rival, linestyle=":", label=name)
     axes.set(xlabel="step ahead", ylabel="mean squared error")
+    axes.set_title(title, fontsize=10)
+    _whole_ticks(axes)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
 
 
-def _attention(pl_module: L.LightningModule, batch: SeriesBatch) -> torch.Tensor | None:
-    some = batch._replace(x=batch.x[:1000])
-    weights = getattr(pl_module, "attention_weights", lambda _: None)(some)
+def _coverage_figure(coverage: Any, title: str) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for level, share in coverage.items():
+        (line,) = axes.plot(range(1, len(share) + 1), share, label=f"{100 * level:.0f} % interval")
+        axes.axhline(level, color=line.get_color(), linestyle=":")
+    axes.set(xlabel="step ahead", ylabel="share of the targets inside")
+    axes.set_title(title, fontsize=10)
+    _whole_ticks(axes)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _whole_ticks(axes: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _attention(pl_module: L.LightningModule, datamodule: Any, count: int) -> Tensor | None:
+    if not hasattr(pl_module, "attention_weights"):
+        return None
+    rows = torch.arange(min(count, 1000))
+    batch = series_windows(datamodule, "test", rows, pl_module.device)
+    attend: Any = pl_module.attention_weights
+    weights: Tensor | None = attend(batch)
     return None if weights is None else weights.cpu()
 
 
-def _attention_figure(weights: torch.Tensor) -> "Figure":
+def _attention_figure(weights: Tensor, title: str) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
@@ -95,5 +220,7 @@ def _attention_figure(weights: torch.Tensor) -> "Figure":
     uniform = 1 / weights.shape[1]
     axes.axhline(uniform, color="gray", linestyle=":", label="equal weights")
     axes.set(xlabel="step of the window", ylabel="attention weight", ylim=(0, None))
+    axes.set_title(title, fontsize=10)
+    _whole_ticks(axes)
     axes.legend()
     return figure

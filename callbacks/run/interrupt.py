@@ -54,7 +54,7 @@ class GracefulInterrupt(L.Callback):
         batch_idx: int,
     ) -> None:
         """Saves ``last.ckpt`` and stops, if a signal has come."""
-        if self.signum is not None:
+        if self.signum is not None and not trainer.fit_loop._should_accumulate():
             folder = getattr(trainer.checkpoint_callback, "dirpath", None)
             if folder is not None:
                 trainer.save_checkpoint(Path(folder) / "last.ckpt")

@@ -8,6 +8,22 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+_LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+class _Lines:
+    """Standard error for a bar that no terminal redraws: every state is a line of its own."""
+
+    def write(self, text: str) -> None:
+        """Writes one state of the bar."""
+        line = text.strip("\r\n ")
+        if line:
+            sys.stderr.write(line + "\n")
+
+    def flush(self) -> None:
+        """Passes it on."""
+        sys.stderr.flush()
+
 
 class RunProgress(ProgressBar):
     """Optimizer steps of the whole fit on one line, with the latest epoch's losses.
@@ -21,7 +37,8 @@ class RunProgress(ProgressBar):
         self._bar: tqdm[NoReturn] | None = None
         self._shown = 0.0
         self._enabled = True
-        self._seconds = 0.2 if sys.stderr.isatty() else 10.0
+        self._watched = sys.stderr.isatty()
+        self._seconds = 0.2 if self._watched else 10.0
 
     def disable(self) -> None:
         """Called by the Trainer on every rank but the first."""
@@ -38,8 +55,9 @@ class RunProgress(ProgressBar):
             initial=start,
             disable=not self._enabled,
             mininterval=self._seconds,
-            dynamic_ncols=True,
-            file=sys.stderr,
+            dynamic_ncols=self._watched,
+            file=sys.stderr if self._watched else _Lines(),
+            bar_format=None if self._watched else _LINE,
         )
 
     def _close(self) -> None:

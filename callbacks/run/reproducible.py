@@ -5,6 +5,8 @@ from typing import Any
 import lightning as L
 import torch
 
+from datamodules.seeds import seed_of
+
 
 class StepSeed(L.Callback):
     """Seeds torch before each batch with a function of seed, stage, epoch, batch and rank.
@@ -27,10 +29,9 @@ class StepSeed(L.Callback):
     ) -> None:
         # Evaluation noise is the same every epoch: scores differ by the weights alone.
         epoch = trainer.current_epoch if stage == 0 else 0
-        # The hash of integers is the same in every process, and takes a fraction of a microsecond.
         step = (self.seed, stage, epoch, batch_idx)
-        pl_module.step_seed = hash(step) & (2**63 - 1)  # type: ignore[assignment]
-        value = hash((*step, trainer.global_rank)) & (2**63 - 1)
+        pl_module.step_seed = seed_of(*step)  # type: ignore[assignment]
+        value = seed_of(*step, trainer.global_rank)
         torch.default_generator.manual_seed(value)
         if torch.cuda.is_available():
             torch.cuda.manual_seed_all(value)

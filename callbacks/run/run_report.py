@@ -31,7 +31,8 @@ class RunReport(L.Callback):
 
     ``results.json`` holds, by metric name, the test metrics, the optimum and the baseline of the
     task, the excess over the optimum, in the metric's units (value minus optimum, also where
-    larger is better), the rivals' scores and what the fit cost; a value that is not finite is null.
+    larger is better), the rivals' scores, errors by series and the fit's cost; a value that is not
+    finite is null.
 
     Args:
         experiment: Name of the experiment.
@@ -127,6 +128,7 @@ class RunReport(L.Callback):
             "baseline": {name: ref.value for name, ref in self._references["baseline"].items()},
             "excess": {name: metrics[name] - value for name, value in optimum.items()},
             "rivals": rivals,
+            "series": getattr(pl_module, "scores_by_series", {}),
             "num_parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
             "optimizer_steps": trainer.global_step,
             "train_seconds": round(self.train_seconds, 3),

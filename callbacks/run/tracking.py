@@ -53,7 +53,12 @@ class RunConfig(SaveConfigCallback):
 
     @property
     def _text(self) -> str:
-        text: str = self.parser.dump(self.config, skip_none=False, format="yaml")
+        # Another fit from this file is a run of its own: it neither continues nor is called so.
+        config = self.config.clone()
+        for name in ("ckpt_path", "run_id"):
+            if name in config:
+                config[name] = None
+        text: str = self.parser.dump(config, skip_none=False, format="yaml")
         return text
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,159 +1,219 @@
-"""Checked reading of graphs: CSV files, saved torch-geometric ``Data``, datasets by name."""
+"""Checked reading of graphs from tables: identifiers, features and edges, exactly as written."""
 
-import importlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
-from datamodules.files.csv_files import check_complete, numeric_column, read_csv
-from datamodules.files.torch_file import load_plain
+from datamodules.files.notes import say
+from datamodules.files.tables import Column, Table, read_table
 
-_PLANETOID = ("Cora", "CiteSeer", "PubMed")
-_FIRST_ROW = 2
+Array = np.ndarray[Any, Any]
+Plan = list[dict[str, Any]]
+WEIGHT = "weight"
+
+
+class Edges(NamedTuple):
+    """Edges of a graph, sorted and each once.
+
+    Attributes:
+        ends: Source and target of each edge, ``(2, E)``.
+        weight: Weight of each edge, ``(E,)`` float64, or None.
+        attributes: Features of each edge, ``(E, A)`` float64, or None.
+        plan: How the features were encoded, plain data.
+    """
+
+    ends: Tensor
+    weight: Tensor | None
+    attributes: Tensor | None
+    plan: Plan
+
+
+def merged(
+    index: Tensor,
+    weight: Tensor | None,
+    attributes: Tensor | None,
+    num_nodes: int,
+    directed: bool,
+    where: str,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Edges each once, with their reverses unless directed; of repeated ones the mean.
+
+    Args:
+        index: Source and target of each edge, ``(2, E)``.
+        weight: Weight of each edge, ``(E,)``, or None.
+        attributes: Features of each edge, ``(E, A)``, or None.
+        num_nodes: Number of nodes.
+        directed: Whether an edge leads one way; else its reverse, with the same weight and
+            features, is added.
+        where: Where the edges come from, for the line that says that some are averaged.
+    """
+    from torch_geometric.utils import coalesce, to_undirected
+
+    found = [value.double() for value in (weight, attributes) if value is not None]
+    parts = [value if value.dim() > 1 else value.unsqueeze(1) for value in found]
+    values = torch.cat(parts, dim=1) if parts else None
+    _say_repeated(index, values, num_nodes, directed, where)
+    merge = coalesce if directed else to_undirected
+    if values is None:
+        return merge(index, num_nodes=num_nodes), None, None
+    index, values = merge(index, values, num_nodes=num_nodes, reduce="mean")
+    assert values is not None
+    first = 0 if weight is None else 1
+    rest = None if attributes is None else values[:, first:]
+    return index, None if weight is None else values[:, 0], rest
+
+
+def _say_repeated(
+    index: Tensor, values: Tensor | None, num_nodes: int, directed: bool, where: str
+) -> None:
+    """Says where an edge is named more than once and the repetition is lost."""
+    ends = index if directed else index.sort(0).values
+    keys = ends[0] * num_nodes + ends[1]
+    ways = index[0] * num_nodes + index[1]
+    repeated = len(ways) - len(torch.unique(ways))
+    if values is None:
+        if repeated:
+            say(
+                f"{where}: {repeated} edges are named again and count once; a column "
+                f"{WEIGHT!r} would count them"
+            )
+        return
+    rows = torch.cat([keys.double().unsqueeze(1), values], dim=1)
+    differing = len(torch.unique(rows, dim=0)) - len(torch.unique(keys))
+    if differing:
+        say(f"{where}: {differing} edges are named again with other numbers; their mean is taken")
+
+
+def column_plan(table: Table, names: Sequence[str]) -> Plan:
+    """How columns become features: a number as it is, a text as an indicator of each value.
+
+    Args:
+        table: The table that decides.
+        names: Columns of the features.
+
+    Returns:
+        Plain data, for :func:`encode` and for a checkpoint.
+    """
+    plan: Plan = []
+    for name in names:
+        column = table[name]
+        column.check_complete()
+        if column.kind() == "number":
+            plan.append({"name": name, "kind": "number"})
+        else:
+            plan.append({"name": name, "kind": "category", "levels": sorted(column.counts)})
+    return plan
+
+
+def encode(table: Table, plan: Plan) -> Array:
+    """Features of a table's rows by a plan.
+
+    Returns:
+        Features, ``(rows, width)`` float64; a value that the plan does not know has no indicator.
+
+    Raises:
+        InputError: If a column is missing, or a number is none.
+    """
+    table.require([entry["name"] for entry in plan])
+    parts = [np.empty((len(table), 0))]
+    for entry in plan:
+        column = table[entry["name"]]
+        if entry["kind"] == "number":
+            parts.append(column.numbers(complete=True)[:, None])
+            continue
+        column.check_complete()
+        levels = np.array(entry["levels"], dtype=object)
+        cells = column.text()
+        new = sorted(set(cells) - set(entry["levels"]))
+        if new:
+            name = entry["name"]
+            say(f"{table.where}: {name!r} has new values ({new[0]!r}); read as no known one")
+        parts.append((cells[:, None] == levels).astype(np.float64))
+    return np.concatenate(parts, axis=1)
+
+
+def plan_width(plan: Plan) -> int:
+    """Number of features of a plan."""
+    return sum(1 if entry["kind"] == "number" else len(entry["levels"]) for entry in plan)
 
 
 def read_edges(
-    path: str, ids: Sequence[str], nodes_path: str, directed: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Edges of a CSV file whose first two columns name nodes.
+    source: Any,
+    ids: Sequence[str],
+    nodes_path: str,
+    directed: bool,
+    plan: Plan | None = None,
+) -> Edges:
+    """Edges of a table whose first two columns name nodes.
 
     Args:
-        path: CSV file; a column ``weight`` is optional.
+        source: Path or frame; a column ``weight`` is optional, all others are features.
         ids: Identifiers of the nodes, in order.
         nodes_path: Where the identifiers come from, for messages.
         directed: Whether an edge leads one way; else its reverse is added.
-
-    Returns:
-        Edges ``(2, E)``, sorted and each once, and their weights ``(E,)`` where there are any; an
-        edge named twice has the mean weight.
+        plan: How the features are encoded; decided by this table when None.
 
     Raises:
         InputError: Naming the row of an edge to a missing node or of a wrong weight.
     """
-    from torch_geometric.utils import coalesce, to_undirected
-
-    frame = read_csv(path)
-    if frame.shape[1] < 2:
-        raise InputError(f"{path} has one column; an edge needs two, its source and its target")
-    if len(frame) == 0:
-        raise InputError(f"{path} has no edges; without any, use a table model")
+    table = read_table(source, header="first")
+    where = table.where
+    names = list(table.columns)
+    if len(names) < 2:
+        raise InputError(f"{where} has one column; an edge needs two, its source and its target")
     number = {name: index for index, name in enumerate(ids)}
-    ends = []
-    for column in map(str, frame.columns[:2]):
-        check_complete(frame, path, column)
-        names = frame[column].astype(str)
-        found = names.map(number)
-        missing = np.flatnonzero(found.isna())
-        if len(missing):
-            row = int(missing[0])
-            raise InputError(
-                f"{path}, row {row + _FIRST_ROW}: {column!r} is {names.iloc[row]!r}, "
-                f"no node of {nodes_path}"
-            )
-        ends.append(torch.tensor(found.to_numpy(dtype=np.int64)))
-    weight = None
-    if "weight" in frame:
-        values = numeric_column(frame, path, "weight")
-        wrong = np.flatnonzero(values < 0)
-        if len(wrong):
-            raise InputError(
-                f"{path}, row {wrong[0] + _FIRST_ROW}: weight {values[wrong[0]]:g} is negative"
-            )
-        weight = torch.tensor(values, dtype=torch.get_default_dtype())
-    merge = coalesce if directed else to_undirected
-    edge_index, weight = merge(torch.stack(ends), weight, num_nodes=len(ids), reduce="mean")
-    return edge_index, weight
+    if names[0] in number and names[1] in number:
+        raise InputError(
+            f"{where} has no header: its first row names the nodes {names[0]!r} and {names[1]!r}; "
+            "add a row such as source,target above"
+        )
+    if len(table) == 0:
+        raise InputError(f"{where} has no edges; without any, use a table model")
+    index = torch.stack([_ends(table[name], number, nodes_path) for name in names[:2]])
+    weight = _weights(table) if WEIGHT in names[2:] else None
+    if plan is None:
+        plan = column_plan(table, [name for name in names[2:] if name != WEIGHT])
+    attributes = torch.from_numpy(encode(table, plan)) if plan else None
+    edges = merged(index, weight, attributes, len(ids), directed, where)
+    return Edges(*edges, plan)
 
 
-def node_ids(frame: pd.DataFrame, path: str, column: str) -> list[str]:
-    """Identifiers of the nodes, one per row.
+def _ends(column: Column, number: Mapping[str, int], nodes_path: str) -> Tensor:
+    """Numbers of the nodes that a column names, ``(E,)``."""
+    column.check_complete()
+    cells = column.text()
+    found = np.array([number.get(cell, -1) for cell in cells], dtype=np.int64)
+    missing = np.flatnonzero(found < 0)
+    if len(missing):
+        row = int(missing[0])
+        raise InputError(f"{column.at(row)} is {cells[row]!r}, no node of {nodes_path}")
+    return torch.from_numpy(found)
+
+
+def _weights(table: Table) -> Tensor:
+    column = table[WEIGHT]
+    values = column.numbers(complete=True)
+    wrong = np.flatnonzero(values < 0)
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(f"{table.where}, row {table.row(row)}: weight {values[row]:g} is negative")
+    return torch.from_numpy(values)
+
+
+def node_ids(column: Column) -> list[str]:
+    """Identifiers of the nodes, one per row, exactly as written.
 
     Raises:
         InputError: If one is missing or appears twice.
     """
-    check_complete(frame, path, column)
-    ids = frame[column].astype(str)
-    twice = np.flatnonzero(ids.duplicated())
-    if len(twice):
-        row = int(twice[0])
-        raise InputError(f"{path}, row {row + _FIRST_ROW}: node {ids.iloc[row]!r} appears twice")
-    return list(ids)
-
-
-def load_saved(path: Path) -> list[Any]:
-    """Graphs of a file written by ``torch.save``: a ``Data`` or a list of them.
-
-    Raises:
-        InputError: If there is no such file, or it holds anything else.
-    """
-    from torch_geometric.data.data import Data, DataEdgeAttr, DataTensorAttr
-    from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
-
-    if not path.is_file():
-        raise InputError(f"no file {str(path)!r}; give a Data saved with torch.save")
-    parts = [Data, DataEdgeAttr, DataTensorAttr, EdgeStorage, GlobalStorage, NodeStorage]
-    what = "file of torch_geometric.data.Data"
-    loaded = load_plain(path, what, "save one with torch.save", parts)
-    return list(loaded) if isinstance(loaded, (list, tuple)) else [loaded]
-
-
-def load_dataset(name: str, root: str) -> list[Any]:
-    """Graphs of a dataset of torch-geometric.
-
-    Args:
-        name: ``Cora``, ``CiteSeer`` or ``PubMed``; ``Class:name``; or ``Class``.
-        root: Folder the dataset is kept in.
-
-    Raises:
-        InputError: If there is no such dataset, or it is neither there nor to be had.
-    """
-    datasets = importlib.import_module("torch_geometric.datasets")
-    class_name, _, inner = (
-        f"Planetoid:{name}".partition(":") if name in _PLANETOID else (name.partition(":"))
-    )
-    found = getattr(datasets, class_name, None)
-    if not isinstance(found, type):
-        raise InputError(
-            f"torch_geometric.datasets has no {class_name!r}; give Cora, CiteSeer, PubMed, "
-            "Class:name or Class"
-        )
-    try:
-        return list(found(root, inner) if inner else found(root))
-    except TypeError as error:
-        raise InputError(f"dataset {name!r}: {error}; give Class:name or Class") from error
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"dataset {name!r} is not in {root} and cannot be had: {error}") from error
-
-
-def check_graph(graph: Any, where: str) -> None:
-    """Checks features and edges of a ``Data``.
-
-    Raises:
-        InputError: Naming what is missing or out of range.
-    """
-    x, edge_index = getattr(graph, "x", None), getattr(graph, "edge_index", None)
-    if not isinstance(x, Tensor) or x.dim() != 2:
-        raise InputError(f"{where} has no node features x of shape (nodes, features)")
-    if len(x) == 0:
-        raise InputError(f"{where} has no nodes")
-    if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or len(edge_index) != 2:
-        raise InputError(f"{where} has no edge_index of shape (2, edges)")
-    if edge_index.dtype not in (torch.int64, torch.int32):
-        kind = str(edge_index.dtype).removeprefix("torch.")
-        raise InputError(f"{where}: edge_index is {kind}; node numbers must be integers (.long())")
-    bad = ((edge_index < 0) | (edge_index >= len(x))).any(0).nonzero()
-    if len(bad):
-        edge = int(bad[0])
-        source, target = edge_index[:, edge].tolist()
-        raise InputError(
-            f"{where}: edge {edge} is ({source}, {target}), but nodes are 0 to {len(x) - 1}"
-        )
-    if not bool(torch.isfinite(x.to_dense() if x.layout != torch.strided else x).all()):
-        node, feature = (~torch.isfinite(x)).nonzero()[0].tolist()
-        raise InputError(f"{where}: feature {feature} of node {node} is {x[node, feature].item()}")
+    column.check_complete()
+    ids: list[str] = column.text().tolist()
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        row = next(k for k, name in enumerate(ids) if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise InputError(f"{column.at(row)}: node {ids[row]!r} appears twice")
+    return ids

@@ -1,19 +1,29 @@
-"""A text file as tokens, encoded once and memory-mapped ever after."""
+"""A text as tokens, encoded piece by piece into a file and memory-mapped ever after."""
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from datamodules.errors import InputError
-from datamodules.files.tokenization import load_tokenizer, train_tokenizer
+from datamodules.files.documents import Documents
+from datamodules.files.tokenization import (
+    character_table,
+    document_end,
+    load_tokenizer,
+    train_characters,
+    train_tokenizer,
+)
 from datamodules.files.whole_file import whole_file
 
 Tokens = np.ndarray[Any, Any]
-_VERSION = "1"  # of the files below; raised when their content changes
-_PIECE = 1 << 20  # characters encoded at a time
+_VERSION = "2"  # of the files below; raised when their content changes
+_PIECE = 1 << 17  # characters that a tokenizer encodes at a time
+_BATCH = 1 << 20  # characters encoded side by side
+_LONG = 1 << 24  # characters from which on progress is shown
 
 
 class Corpus(NamedTuple):
@@ -23,105 +33,187 @@ class Corpus(NamedTuple):
         tokenizer: Its vocabulary.
         tokens: Memory-mapped tokens, ``(N,)``.
         ends: Token at which the training and the validation part end.
+        counts: How often each token occurs in the three parts, ``(3, V)``.
+        unknown: Tokens that the vocabulary lacks, in the three parts.
+        fingerprint: Of the training part.
     """
 
     tokenizer: Any
     tokens: Tokens
     ends: tuple[int, int]
+    counts: Tokens
+    unknown: list[int]
+    fingerprint: str
+
+
+class Vocabulary(NamedTuple):
+    """How a vocabulary is trained.
+
+    Attributes:
+        kind: Kind of vocabulary.
+        size: Largest size.
+        special_tokens: Its first tokens.
+        unk_token: Token for what it lacks.
+    """
+
+    kind: Any
+    size: int
+    special_tokens: tuple[str, ...]
+    unk_token: str | None
 
 
 def read_corpus(
-    path: str,
-    tokenizer: str,
-    vocab_size: int,
-    special_tokens: tuple[str, ...],
-    unk_token: str | None,
+    documents: Documents,
+    vocabulary: Any,
     shares: tuple[float, float],
     cache_dir: str | None,
+    plain: bool,
 ) -> Corpus:
     """Encodes a text, or finds it encoded.
 
-    The parts are contiguous; a vocabulary is trained on the training part alone. Files in the cache
-    are named after the text's path, size and time of change and after the settings, so that a text
-    found there is not read again; they appear by renaming, so that processes share them.
+    The parts are contiguous; a vocabulary is trained on the training part alone. Several documents
+    have an end token behind each. Files in the cache are named after the texts' paths, sizes and
+    times of change and after the settings, so that a text found there is not read again; they
+    appear by renaming, so that processes share them and an interrupted start leaves none.
 
     Args:
-        path: UTF-8 text file.
-        tokenizer: Kind of vocabulary to train, or where to read one.
-        vocab_size: Largest size of a trained vocabulary.
-        special_tokens: Its first tokens.
-        unk_token: Token for what it lacks.
+        documents: The texts.
+        vocabulary: A :class:`Vocabulary` to train, or a ``tokenizers.Tokenizer``.
         shares: Shares of the characters where training and validation end.
         cache_dir: Folder of the cache; ``~/.cache/lit-models`` by default.
+        plain: Whether special tokens that stand in the text are read as any other text.
 
     Raises:
-        InputError: If the file cannot be read.
+        InputError: If a file cannot be read.
     """
-    if not Path(path).is_file():
-        raise InputError(f"no file {path!r}; give the path of a text file")
-    stat = Path(path).stat()
-    trained = tokenizer in ("char", "word", "bpe", "wordpiece")
-    source = tokenizer if trained else load_tokenizer(tokenizer).to_str()
-    text_key = (str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns)
-    settings = (_VERSION, text_key, source, vocab_size, special_tokens, unk_token, shares)
-    digest = hashlib.sha256(repr(settings).encode())
+    trained = isinstance(vocabulary, Vocabulary)
+    source = repr(vocabulary) if trained else vocabulary.to_str()
+    settings = (_VERSION, documents.key, source, shares, plain)
+    digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:24]
     folder = Path(cache_dir) if cache_dir else Path.home() / ".cache" / "lit-models"
-    stem = folder / digest.hexdigest()[:24]
-    names = [stem.with_suffix(suffix) for suffix in (".json", ".npy", ".ends.npy")]
+    names = [folder / f"{digest}{suffix}" for suffix in (".json", ".tokens", ".parts.json")]
     if not all(name.is_file() for name in names):
-        text = _read_text(path)
-        bounds = tuple(round(share * len(text)) for share in shares)
-        if trained:
-            train = text[: bounds[0]].splitlines(keepends=True)
-            kind: Any = tokenizer
-            vocabulary = train_tokenizer(kind, train, vocab_size, special_tokens, unk_token)
-        else:
-            vocabulary = load_tokenizer(tokenizer)
-        _encode(text, bounds, vocabulary, names)
-    tokens = np.load(names[1], mmap_mode="r")
-    train_end, val_end = np.load(names[2]).tolist()
-    return Corpus(load_tokenizer(str(names[0])), tokens, (train_end, val_end))
+        length = sum(len(text) for text, _ in documents.pieces())
+        bounds = tuple(round(share * length) for share in shares)
+        if not any(text.strip() for text, _ in documents.pieces()):
+            raise InputError(f"{documents} is empty; give a text to learn from")
+        tokenizer = _train(documents, vocabulary, bounds[0]) if trained else vocabulary
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(names[0], "wb") as file:
+            file.write(tokenizer.to_str().encode())
+        with whole_file(names[1], "wb") as file:
+            parts = _encode(documents, bounds, length, tokenizer, plain, file)
+        with whole_file(names[2]) as file:
+            json.dump(parts, file)
+    parts = json.loads(names[2].read_text(encoding="utf-8"))
+    tokens = np.memmap(names[1], dtype=parts["dtype"], mode="r")
+    ends = np.cumsum(parts["lengths"]).tolist()[:2]
+    counts = np.array(parts["counts"])
+    tokenizer = load_tokenizer(str(names[0]))
+    return Corpus(
+        tokenizer, tokens, (ends[0], ends[1]), counts, parts["unknown"], parts["fingerprint"]
+    )
 
 
-def _read_text(path: str) -> str:
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; ask for access") from error
-    if not text.strip():
-        raise InputError(f"{path} is empty; give a text to learn from")
-    return text
+def _train(documents: Documents, vocabulary: Vocabulary, end: int) -> Any:
+    """A vocabulary of the characters before ``end``."""
+    pieces = (text for part, text, _ in _cut(documents, (end,)) if part == 0)
+    if vocabulary.kind == "char":
+        return train_characters(pieces, *vocabulary[1:])
+    lines = (line for text in pieces for line in text.splitlines(keepends=True))
+    return train_tokenizer(vocabulary.kind, lines, *vocabulary[1:])
 
 
-def _encode(text: str, bounds: tuple[int, ...], tokenizer: Any, names: list[Path]) -> None:
-    dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.int32
-    parts, ends, count = [], [], 0
-    for start, end in zip((0, *bounds), (*bounds, len(text)), strict=True):
-        pieces = list(_pieces(text[start:end]))
-        for encoding in tokenizer.encode_batch(pieces, add_special_tokens=False):
-            parts.append(np.array(encoding.ids, dtype=dtype))
-            count += len(encoding.ids)
-        ends.append(count)
-    names[0].parent.mkdir(parents=True, exist_ok=True)
-    for name, write in (
-        (names[0], lambda file: file.write(tokenizer.to_str().encode())),
-        (names[1], lambda file: np.save(file, np.concatenate(parts))),
-        (names[2], lambda file: np.save(file, np.array(ends[:2]))),
-    ):
-        with whole_file(name, "wb") as file:
-            write(file)
+def _cut(documents: Documents, bounds: Sequence[int]) -> Iterator[tuple[int, str, bool]]:
+    """Pieces with their part, none of them across a bound, and whether a document ends there."""
+    place, part = 0, 0
+    for text, ends in documents.pieces():
+        while part < len(bounds) and place + len(text) >= bounds[part]:
+            inside = bounds[part] - place
+            if text[:inside]:
+                yield part, text[:inside], ends and inside == len(text)
+            ends = ends and inside < len(text)
+            text, place, part = text[inside:], bounds[part], part + 1
+        if text:
+            yield part, text, ends
+        place += len(text)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Pieces that end with a line, so that few tokens lie across a boundary."""
+def _encode(
+    documents: Documents, bounds: Sequence[int], length: int, tokenizer: Any, plain: bool, file: Any
+) -> dict[str, Any]:
+    """Writes the tokens; returns what is known of the parts."""
+    from tqdm import tqdm
+
+    num_tokens = tokenizer.get_vocab_size()
+    dtype = np.uint16 if num_tokens <= 1 << 16 else np.int32
+    end_token = document_end(tokenizer) if documents.several else None
+    unknown = tokenizer.token_to_id("[UNK]")
+    counts = np.zeros((3, num_tokens), dtype=np.int64)
+    train, encode = hashlib.sha256(), encoder(tokenizer, plain)
+    hidden = True if length < _LONG else None  # None: shown on a terminal alone
+    with tqdm(total=length, unit="char", unit_scale=True, desc="encoding", disable=hidden) as bar:
+        for batch in _batches(_cut(documents, bounds)):
+            encoded = encode([text for _, text, _ in batch])
+            for (part, text, ends), ids in zip(batch, encoded, strict=True):
+                closed = np.array([end_token] if ends and end_token is not None else [], dtype)
+                content = np.concatenate([ids.astype(dtype), closed])
+                counts[part] += np.bincount(content, minlength=num_tokens)
+                if part == 0:
+                    train.update(content.tobytes())
+                file.write(content.tobytes())
+                bar.update(len(text))
+    return {
+        "dtype": np.dtype(dtype).name,
+        "lengths": counts.sum(1).tolist(),
+        "counts": counts.tolist(),
+        "unknown": counts[:, unknown].tolist() if unknown is not None else [0, 0, 0],
+        "fingerprint": train.hexdigest(),
+    }
+
+
+def _batches(
+    pieces: Iterator[tuple[int, str, bool]],
+) -> Iterator[list[tuple[int, str, bool]]]:
+    """Short pieces, some at a time."""
+    batch: list[tuple[int, str, bool]] = []
+    size = 0
+    for part, text, ends in pieces:
+        shorter = list(_shorter(text))
+        for index, piece in enumerate(shorter):
+            batch.append((part, piece, ends and index + 1 == len(shorter)))
+            size += len(piece)
+            if size >= _BATCH:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _shorter(text: str) -> Iterator[str]:
+    """Pieces that end with a line or a word, so that few tokens lie across a boundary."""
     start = 0
     while start < len(text):
-        end = text.rfind("\n", start, start + _PIECE) + 1 or start + _PIECE
-        if end >= start + _PIECE or start + _PIECE >= len(text):
-            end = min(start + _PIECE, len(text))
+        limit = start + _PIECE
+        end = len(text)
+        if limit < end:
+            end = (text.rfind("\n", start, limit) + 1) or (text.rfind(" ", start, limit)) or limit
+            end = end if end > start else limit
         yield text[start:end]
         start = end
+
+
+def encoder(tokenizer: Any, plain: bool) -> Callable[[list[str]], list[Tokens]]:
+    """Encodes texts; a vocabulary of characters by a table over code points."""
+    table = character_table(tokenizer)
+    if table is not None:
+        return lambda texts: [
+            table[np.frombuffer(text.encode("utf-32-le"), dtype="<u4")] for text in texts
+        ]
+
+    def encode(texts: list[str]) -> list[Tokens]:
+        tokenizer.encode_special_tokens = plain
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    return encode

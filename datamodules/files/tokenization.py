@@ -1,14 +1,21 @@
 """Vocabularies for a user's text, trained on its training part by Hugging Face ``tokenizers``."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from datamodules.errors import InputError
+from datamodules.files.notes import say
 from datamodules.files.torch_file import load_plain
 
 TOKENIZER_KEY = "tokenizer"
+END_OF_TEXT = "<|endoftext|>"
 TokenizerKind = Literal["char", "word", "bpe", "wordpiece"]
+_ANY = r"[\s\S]"  # any character
+_CODE_POINTS = 0x110000
 
 
 def train_tokenizer(
@@ -61,7 +68,7 @@ def train_tokenizer(
     else:
         tokenizer = Tokenizer(models.WordLevel(unk_token=unk_token))
         if kind == "char":
-            tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+            tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_ANY), "isolated")
             tokenizer.decoder = decoders.Fuse()
         else:
             tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -70,8 +77,61 @@ def train_tokenizer(
     return tokenizer
 
 
+def train_characters(
+    texts: Iterable[str],
+    vocab_size: int,
+    special_tokens: Sequence[str],
+    unk_token: str | None = None,
+) -> Any:
+    """As :func:`train_tokenizer` for ``char``, from counts of code points: a hundred times faster.
+
+    The most frequent character comes first, ties in the order of their code points.
+    """
+    tokenizer = train_tokenizer("char", (), vocab_size, special_tokens, unk_token)
+    counts = np.zeros(_CODE_POINTS, dtype=np.int64)
+    for text in texts:
+        counts += np.bincount(_code_points(text), minlength=_CODE_POINTS)
+    order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
+    state = json.loads(tokenizer.to_str())
+    vocabulary = {token: number for number, token in enumerate(special_tokens)}
+    for point in order[: vocab_size - len(special_tokens)].tolist():
+        vocabulary[chr(point)] = len(vocabulary)
+    state["model"]["vocab"] = vocabulary
+    return _read(json.dumps(state))
+
+
+def _code_points(text: str) -> Any:
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+
+
+def character_table(tokenizer: Any) -> Any:
+    """Number of the token of each code point, ``(1114112,)``; None where tokens are longer."""
+    state = json.loads(tokenizer.to_str())
+    splits = state["pre_tokenizer"] or {}
+    if state["model"].get("type") != "WordLevel" or splits.get("type") != "Split":
+        return None
+    if splits["pattern"] != {"Regex": _ANY} or state["normalizer"] is not None:
+        return None
+    vocabulary = state["model"]["vocab"]
+    table = np.full(_CODE_POINTS, vocabulary[state["model"]["unk_token"]], dtype=np.int32)
+    for token, number in vocabulary.items():
+        if len(token) == 1:
+            table[ord(token)] = number
+    return table
+
+
+def _read(text: str) -> Any:
+    """A tokenizer from its JSON; what it would cut or pad is left to who encodes."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
 def load_tokenizer(source: str) -> Any:
-    """Reads a trained vocabulary.
+    """Reads a trained vocabulary; truncation and padding saved in it are switched off.
 
     Args:
         source: A ``tokenizer.json``, a folder that holds one, or one of our checkpoints, which
@@ -83,8 +143,6 @@ def load_tokenizer(source: str) -> Any:
     Raises:
         InputError: If there is none.
     """
-    from tokenizers import Tokenizer
-
     path = Path(source)
     if path.is_dir():
         path = path / "tokenizer.json"
@@ -95,18 +153,57 @@ def load_tokenizer(source: str) -> Any:
         )
     if path.suffix != ".ckpt":
         try:
-            return Tokenizer.from_file(str(path))
+            return _read(path.read_text(encoding="utf-8"))
         except Exception as error:  # tokenizers raises bare Exception
             raise InputError(f"{path} is no tokenizer file: {error}") from error
     checkpoint = load_plain(path, "checkpoint", "give an earlier one")
     states = checkpoint.values() if isinstance(checkpoint, dict) else ()
     for state in states:
-        if isinstance(state, dict) and isinstance(state.get(TOKENIZER_KEY), str):
+        text = _kept(state)
+        if text is not None:
             try:
-                return Tokenizer.from_str(state[TOKENIZER_KEY])
+                return _read(text)
             except Exception as error:  # tokenizers raises bare Exception
                 raise InputError(f"{path} holds no readable vocabulary: {error}") from error
     raise InputError(f"{path} holds no vocabulary; its model was not trained on a text file")
+
+
+def _kept(state: Any) -> str | None:
+    """The vocabulary in what a checkpoint holds of its data; older ones hold it openly."""
+    if not isinstance(state, dict):
+        return None
+    knowledge = state.get("knowledge")
+    found = (knowledge if isinstance(knowledge, dict) else state).get(TOKENIZER_KEY)
+    return found if isinstance(found, str) else None
+
+
+def adopted_tokenizer(knowledge: Mapping[str, Any]) -> Any:
+    """The vocabulary among what a run knows of its data; None where there is none."""
+    text = knowledge.get(TOKENIZER_KEY)
+    return None if text is None else _read(text)
+
+
+def document_end(tokenizer: Any) -> int | None:
+    """Number of the token that ends a document; None where the vocabulary has none."""
+    numbers = (tokenizer.token_to_id(name) for name in (END_OF_TEXT, "[SEP]"))
+    return next((int(number) for number in numbers if number is not None), None)
+
+
+def say_unknown(tokenizer: Any, rows: Iterable[Sequence[int]], what: str) -> None:
+    """Says in one line how many tokens a vocabulary lacks; byte pairs lack none.
+
+    Args:
+        tokenizer: The vocabulary.
+        rows: Tokens.
+        what: Whose they are.
+    """
+    number = tokenizer.token_to_id("[UNK]")
+    if number is None:
+        return
+    counts = [(list(row).count(number), len(row)) for row in rows]
+    lacking, total = (sum(column) for column in zip(*counts, strict=True))
+    if lacking:
+        say(f"the vocabulary lacks {lacking:,} of the {total:,} tokens of {what}; read as [UNK]")
 
 
 def special_token(tokenizer: Any, name: str, purpose: str) -> int:

@@ -201,8 +201,12 @@ class MixtureLaw:
         Each step moves the distribution function along an increasing map, and blurs the density by
         the step's fresh noise in Fourier space.
 
+        A sampler that looks back has no fresh noise: each of its samples is a function of where it
+        starts, which is followed from the grid's points.
+
         Args:
-            steps: Steps of a sampler: arrays ``t``, ``x``, ``noise`` and ``std``, ``(S,)``.
+            steps: Steps of a sampler: arrays ``t``, ``x``, ``noise``, ``std`` and ``memory``,
+                ``(S,)``.
             alphas_cumprod: Levels of the process, ``(T,)``.
 
         Returns:
@@ -212,8 +216,16 @@ class MixtureLaw:
 
         grid = self._grid()
         x, cdf = grid.numpy(), _normal_cdf(grid).numpy()
+        if steps.memory.any():
+            start = torch.linspace(-9, 9, 4 * _GRID, dtype=torch.float64)
+            end = self._follow(start, steps, alphas_cumprod).numpy()
+            inner = np.concatenate(([True], np.diff(np.maximum.accumulate(end)) > 1e-14))
+            shares = _normal_cdf(start).numpy()[inner]
+            cdf = PchipInterpolator(end[inner], shares, extrapolate=False)(x)
+            cdf = np.where(np.isnan(cdf), np.where(x < end[0], 0.0, 1.0), cdf)
+            return grid, torch.from_numpy(cdf)
         omega = 2 * np.pi * np.fft.rfftfreq(2 * len(x), d=x[1] - x[0])
-        for t, scale, noise, std in zip(*(v.tolist() for v in steps), strict=True):
+        for t, scale, noise, std, _ in zip(*(v.tolist() for v in steps), strict=True):
             predicted = self.noise(grid[:, None], alphas_cumprod[t].cpu().expand(len(grid)))[:, 0]
             moved = scale * x + noise * predicted.numpy()
             inner = np.concatenate(([True], np.diff(np.maximum.accumulate(moved)) > 1e-14))
@@ -226,6 +238,18 @@ class MixtureLaw:
                 mass = np.fft.irfft(np.fft.rfft(mass, 2 * len(x)) * blur, 2 * len(x))[: len(x)]
                 cdf = np.clip(np.cumsum(mass), 0.0, 1.0)
         return grid, torch.from_numpy(cdf)
+
+    def _follow(self, x: Tensor, steps: Any, alphas_cumprod: Tensor) -> Tensor:
+        """Samples of a deterministic sampler, from where they start, ``(n,)``."""
+        if steps.std.any():
+            raise ValueError("a sampler that looks back must have no fresh noise")
+        before = torch.zeros_like(x)
+        for t, scale, noise, _, memory in zip(*(v.tolist() for v in steps), strict=True):
+            level = alphas_cumprod[t].double().cpu()
+            predicted = self.noise(x[:, None], level.expand(len(x)))[:, 0]
+            x0 = (x - (1 - level).sqrt() * predicted) / level.sqrt()
+            x, before = scale * x + noise * predicted + memory * before, x0
+        return x
 
 
 def gaussian_after_sampling(
@@ -241,11 +265,15 @@ def gaussian_after_sampling(
         steps: Steps of a sampler, as of :meth:`MixtureLaw.sampled`.
         alphas_cumprod: Levels of the process, ``(T,)``.
     """
-    now_mean, now_variance = 0.0, 1.0
-    for t, scale, noise, fresh in zip(*(v.tolist() for v in steps), strict=True):
+    # Means and covariance of the sample and of the x_0 predicted one step before.
+    mean_now, covariance = np.zeros(2), np.diag([1.0, 0.0])
+    for t, scale, noise, fresh, memory in zip(*(v.tolist() for v in steps), strict=True):
         level = float(alphas_cumprod[t])
         slope = math.sqrt(1 - level) / (level * std**2 + 1 - level)
-        factor = scale + noise * slope
-        now_mean = factor * now_mean - noise * slope * math.sqrt(level) * mean
-        now_variance = factor**2 * now_variance + fresh**2
-    return now_mean, math.sqrt(now_variance)
+        shift = -slope * math.sqrt(level) * mean
+        x0_slope = (1 - math.sqrt(1 - level) * slope) / math.sqrt(level)
+        step = np.array([[scale + noise * slope, memory], [x0_slope, 0.0]])
+        x0_shift = -math.sqrt((1 - level) / level) * shift
+        mean_now = step @ mean_now + np.array([noise * shift, x0_shift])
+        covariance = step @ covariance @ step.T + np.diag([fresh**2, 0.0])
+    return float(mean_now[0]), math.sqrt(float(covariance[0, 0]))

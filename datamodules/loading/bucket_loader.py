@@ -109,7 +109,7 @@ class BucketLoader(TensorLoader[SequencePairBatch]):
         return [rows for rows in shares if len(rows)]
 
     def __iter__(self) -> Iterator[SequencePairBatch]:
-        epoch = self.sampler.epoch
+        epoch = self.sampler.begin()
         start = self._resume[1] if self._resume and self._resume[0] == epoch else 0
         self._resume = None
         shares = self._shares()

@@ -11,48 +11,71 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from datamodules.seeds import order_seed
+
 # A NamedTuple of tensors that share their first dimension; fields may be None.
 B = TypeVar("B", bound=tuple[Any, ...])
 
-_EPOCH_STRIDE = 1_000_003  # a prime, so that (seed, epoch) pairs do not collide for small seeds
-
-
-# The one graph that all windows of a GraphSeriesBatch live on has no rows.
-_SHARED = ("edge_index", "edge_weight")
-
 
 def take(data: B, rows: Tensor) -> B:
-    """Returns the given rows of every field of a batch; a graph that all rows share stays whole."""
+    """Returns the given rows of every field of a batch; what its rows share stays whole."""
     make: Callable[..., B] = type(data)
+    shared: tuple[str, ...] = getattr(data, "shared", ())
     names: tuple[str, ...] = getattr(data, "_fields", ())
     return make(
         *(
-            field if field is None or name in _SHARED else field[rows]
+            field if field is None or name in shared else field[rows]
             for name, field in zip(names, data, strict=True)
         )
     )
 
 
+class EpochCount:
+    """Number of the epoch that comes next, which loaders that follow each other share."""
+
+    def __init__(self) -> None:
+        self.next = 0
+
+
 class EpochSampler:
-    """Row order of each epoch; Lightning tells it the epoch.
+    """Row order of each epoch.
+
+    Lightning tells it the epoch; in a plain loop every iteration is the next one, as with a
+    ``DataLoader``.
 
     Args:
         num_rows: Number of rows to order.
         shuffle: Whether each epoch has an order of its own.
         seed: Seed of the orders.
+
+    Attributes:
+        epoch: The current epoch.
+        epochs: Counts the epochs that nobody tells. None keeps the first epoch whatever is told, to
+            overfit its batches.
     """
 
     def __init__(self, num_rows: int, shuffle: bool, seed: int) -> None:
         self.num_rows, self.shuffle, self.seed = num_rows, shuffle, seed
         self.epoch = 0
+        self.epochs: EpochCount | None = EpochCount()
+        self._told = False
 
     def set_epoch(self, epoch: int) -> None:
-        """Selects the order of an epoch."""
-        self.epoch = epoch
+        """Selects the order of an epoch for the next iteration."""
+        if self.epochs is not None:
+            self.epoch, self._told = epoch, True
+
+    def begin(self) -> int:
+        """The epoch of the iteration that begins: the one told, else the next."""
+        if self.epochs is not None:
+            if not self._told:
+                self.epoch = self.epochs.next
+            self.epochs.next, self._told = self.epoch + 1, False
+        return self.epoch
 
     def generator(self) -> torch.Generator:
         """A random generator of the current epoch's own."""
-        return torch.Generator().manual_seed(self.seed + _EPOCH_STRIDE * self.epoch)
+        return torch.Generator().manual_seed(order_seed(self.seed, self.epoch))
 
     def order(self) -> Tensor:
         """Row numbers in the order of the current epoch, ``(num_rows,)``."""
@@ -115,7 +138,7 @@ class TensorLoader(Generic[B]):
 
     def __iter__(self) -> Iterator[B]:
         # A generator: Lightning calls iter() before set_epoch(), so nothing may run before next().
-        epoch = self.sampler.epoch
+        epoch = self.sampler.begin()
         start = self._resume[1] if self._resume and self._resume[0] == epoch else 0
         self._resume = None
         order = self.sampler.order()

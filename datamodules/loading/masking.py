@@ -16,6 +16,7 @@ from torch import Tensor
 
 from datamodules.batches import TokenBatch
 from datamodules.loading.loader import TensorLoader, take
+from datamodules.seeds import seed_of
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -121,7 +122,7 @@ class MaskingLoader(TensorLoader[TokenBatch]):
     def fetch(self, order: Tensor, batch_idx: int) -> TokenBatch:
         """This rank's share of a batch, with tokens hidden."""
         rows = order[batch_idx * self.batch_size : (batch_idx + 1) * self.batch_size]
-        key = hash((self.seed, self.sampler.epoch, batch_idx)) & (2**63 - 1)
+        key = seed_of(self.seed, self.sampler.epoch, batch_idx)
         generator = torch.Generator().manual_seed(key)
         batch = hide(take(self.data, rows), self.corruption, generator, self.prepare)
         return take(batch, torch.arange(self.rank, len(rows), self.world_size))

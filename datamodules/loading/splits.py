@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import GroupShuffleSplit, train_test_split
+from sklearn.model_selection import GroupShuffleSplit, KFold, StratifiedKFold, train_test_split
 
 from datamodules.errors import InputError
 
@@ -57,6 +57,29 @@ def hold_out(
         rows, test_size=num_held_out, random_state=seed, stratify=labels
     )
     return np.sort(kept), np.sort(held_out)
+
+
+def folds(
+    rows: Rows, num_folds: int, seed: int, labels: "np.ndarray[Any, Any] | None" = None
+) -> list[Rows]:
+    """Splits rows into parts of equal size at random, stratified where labels are given.
+
+    Args:
+        rows: Row numbers.
+        num_folds: Number of parts.
+        seed: Seed of the split.
+        labels: Class of each of ``rows``.
+
+    Raises:
+        InputError: If there are fewer rows, or rows of a class, than parts.
+    """
+    fewest = len(rows) if labels is None else int(np.unique(labels, return_counts=True)[1].min())
+    if fewest < num_folds:
+        what = "rows" if labels is None else "rows of the rarest class"
+        raise InputError(f"{fewest} {what} cannot fill {num_folds} folds; give fewer folds")
+    make = KFold if labels is None else StratifiedKFold
+    split = make(num_folds, shuffle=True, random_state=seed).split(rows, labels)
+    return [rows[test] for _, test in split]
 
 
 def group_out(

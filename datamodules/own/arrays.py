@@ -1,57 +1,88 @@
 """A user's samples in a NumPy file: vectors, grey images or images with channels."""
 
+import sys
 import zipfile
-from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from datamodules.base import Split
-from datamodules.batches import SampleBatch
 from datamodules.errors import InputError
-from datamodules.loading.splits import Rows, hold_out
-from datamodules.samples import SampleDataModule
+from datamodules.own.stored_samples import Stored, StoredSampleDataModule
 
 Array = np.ndarray[Any, Any]
+Channels = Literal["auto", "first", "last"]
+
+_BLOCK = 2**22  # numbers that are looked at at once
+_PICTURE = (1, 3, 4)  # channels of one
 
 
 def read_array(path: str) -> Array:
-    """Reads a ``.npy`` file of finite numbers, without executing anything.
+    """Opens a ``.npy`` file of finite numbers, mapped into memory, without executing anything.
 
     Raises:
         InputError: If there is no such file, or it holds something else.
     """
+    array = _open(path)
+    if array.dtype.kind not in "fiub" or array.ndim == 0:
+        raise InputError(f"{path} holds {array.dtype} values; numbers are needed")
+    if array.dtype.kind == "f":
+        step = max(1, _BLOCK // max(array[:1].size, 1))
+        for start in range(0, len(array), step):
+            finite = np.isfinite(array[start : start + step])
+            if not finite.all():
+                row = start + np.argwhere(~finite)[0][0]
+                raise InputError(f"{path}: row {row} is not finite; drop or mend it")
+    return array
+
+
+def read_labels(path: str) -> Array:
+    """Reads a ``.npy`` file of classes: whole numbers or words.
+
+    Raises:
+        InputError: If there is no such file, or it holds something else.
+    """
+    labels = _open(path)
+    if labels.dtype.kind not in "iubUS" or labels.ndim != 1:
+        raise InputError(
+            f"{path} holds {labels.dtype} values of shape {labels.shape}; whole numbers or words, "
+            "one a row, are classes"
+        )
+    return labels.astype(str) if labels.dtype.kind == "S" else np.array(labels)
+
+
+def _open(path: str) -> Array:
     if not Path(path).is_file():
         raise InputError(f"no file {path!r}; give the path of a .npy file")
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is no .npy array ({reason}); write it by numpy.save") from error
     if not isinstance(array, np.ndarray):
+        array.close()
         raise InputError(f"{path} holds several arrays; save one of them by numpy.save")
-    if array.dtype.kind not in "fiub" or array.ndim == 0:
-        raise InputError(f"{path} holds {array.dtype} values; numbers are needed")
-    finite = np.isfinite(array)
-    if not finite.all():
-        row = np.argwhere(~finite)[0][0]
-        raise InputError(f"{path}: row {row} is not finite; drop or mend it")
     return array
 
 
-class ArrayDataModule(SampleDataModule):
+class ArrayDataModule(StoredSampleDataModule):
     """Samples of a user's distribution, one per row of an array.
 
+    The file stays on disk: a batch is read when it is due, in the file's own type until then.
+
     Args:
-        path: File of the samples: ``(N,)`` or ``(N, D)`` vectors, ``(N, H, W)`` grey images or
-            ``(N, C, H, W)`` images.
-        classes_path: File of each row's class, whole numbers from 0, for conditional sampling.
+        path: File of the samples: ``(N,)`` or ``(N, D)`` vectors, ``(N, H, W)`` grey images,
+            ``(N, C, H, W)`` or ``(N, H, W, C)`` images; or such an array itself.
+        classes_path: File of each row's class, whole numbers or words, for conditional sampling; or
+            such an array itself.
+        channels: Which dimension of images with channels holds them: the ``first`` or the ``last``
+            one after the rows; ``auto`` takes the last one if it alone counts 1, 3 or 4.
         val_fraction: Share of the rows for validation.
         test_fraction: Share of the rows for the test.
+        num_test_samples: Samples that a test draws to compare with its rows; None for one a row.
         num_generated: Samples that `predict` draws.
+        generated_class: Class that `predict` draws; every class in turn by default.
+        flip: Whether training mirrors half of the pictures, left for right.
         batch_size: Rows per optimizer step.
         eval_batch_size: Rows per evaluation batch.
         seed: Seed of the split.
@@ -62,72 +93,61 @@ class ArrayDataModule(SampleDataModule):
 
     def __init__(
         self,
-        path: str,
-        classes_path: str | None = None,
+        path: Any,
+        classes_path: Any = None,
+        channels: Channels = "auto",
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
+        num_test_samples: int | None = 1000,
         num_generated: int = 1000,
+        generated_class: str | int | None = None,
+        flip: bool = False,
         batch_size: int = 128,
-        eval_batch_size: int = 2000,
+        eval_batch_size: int = 500,
         seed: int = 0,
     ) -> None:
-        super().__init__(num_generated, batch_size, eval_batch_size, seed)
-        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
-            raise InputError(
-                f"val_fraction and test_fraction must be positive and sum to less than 1, got "
-                f"{val_fraction} and {test_fraction}"
-            )
+        super().__init__(
+            val_fraction,
+            test_fraction,
+            num_test_samples,
+            num_generated,
+            generated_class,
+            flip,
+            batch_size,
+            eval_batch_size,
+            seed,
+        )
         self.path, self.classes_path = path, classes_path
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.channels: Channels = channels
 
-    @cached_property
-    def _samples(self) -> Array:
-        array = read_array(self.path)
-        if array.ndim > 4 or 0 in array.shape:
-            raise InputError(f"{self.path} has shape {array.shape}; 1 to 4 dimensions are read")
-        if array.ndim == 1:
-            return array[:, None]
-        return array[:, None] if array.ndim == 3 else array
+    def read(self) -> Stored:
+        """Opens the files."""
+        name = str(self.path) if isinstance(self.path, (str, Path)) else "the array"
+        rows = read_array(str(self.path)) if isinstance(self.path, (str, Path)) else self.path
+        if rows.ndim > 4 or 0 in rows.shape:
+            raise InputError(f"{name} has shape {rows.shape}; 1 to 4 dimensions are read")
+        labels = self._labels(len(rows), name)
+        return Stored(rows, labels, rows.ndim == 4 and self._channels_last(rows.shape, name), name)
 
-    @cached_property
-    def _classes(self) -> Array | None:
+    def _labels(self, num_rows: int, name: str) -> Array | None:
         if self.classes_path is None:
             return None
-        classes = read_array(self.classes_path)
-        if classes.shape != (len(self._samples),):
+        given = self.classes_path
+        labels = read_labels(str(given)) if isinstance(given, (str, Path)) else np.asarray(given)
+        if labels.shape != (num_rows,):
             raise InputError(
-                f"{self.classes_path} has shape {classes.shape}; one class for each of the "
-                f"{len(self._samples)} rows of {self.path} is needed"
+                f"the classes have shape {labels.shape}; one for each of the {num_rows} rows of "
+                f"{name} is needed"
             )
-        if classes.dtype.kind not in "iu" or classes.min() < 0:
-            raise InputError(f"{self.classes_path} must hold whole numbers from 0")
-        return classes.astype(np.int64)
+        return labels
 
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one row."""
-        return tuple(self._samples.shape[1:])
-
-    @cached_property
-    def num_classes(self) -> int:
-        """Largest class plus 1; 0 without classes."""
-        return 0 if self._classes is None else int(self._classes.max()) + 1
-
-    @cached_property
-    def _rows(self) -> Mapping[str, Rows]:
-        rows = np.arange(len(self._samples))
-        labels = self._classes
-        rest, test = hold_out(rows, self.test_fraction, self.seed, labels)
-        share = self.val_fraction / (1 - self.test_fraction)
-        left = None if labels is None else labels[rest]
-        train, val = hold_out(rest, share, self.seed, left)
-        return {"train": train, "val": val, "test": test}
-
-    def make_split(self, split: Split) -> SampleBatch:
-        """Rows of one split."""
-        if split == "predict":
-            return self.blank_rows()
-        rows = self._rows[split]
-        x0 = torch.from_numpy(self._samples[rows]).to(torch.get_default_dtype())
-        classes = None if self._classes is None else torch.from_numpy(self._classes[rows])
-        return SampleBatch(x0, classes)
+    def _channels_last(self, shape: tuple[int, ...], name: str) -> bool:
+        if self.channels != "auto":
+            return self.channels == "last"
+        last = shape[3] in _PICTURE and shape[1] not in _PICTURE
+        if last:
+            sys.stderr.write(
+                f"lit-models: {name} is read as {shape[1]} x {shape[2]} pictures of {shape[3]} "
+                "channel(s), which stand last; --data.channels first if they do not\n"
+            )
+        return last

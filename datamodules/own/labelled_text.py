@@ -13,10 +13,12 @@ from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import TokenBatch
 from datamodules.errors import InputError
 from datamodules.files.csv_files import check_complete, read_csv, require_columns
+from datamodules.files.notes import say
 from datamodules.files.tokenization import (
     TOKENIZER_KEY,
+    adopted_tokenizer,
     load_tokenizer,
-    special_token,
+    say_unknown,
     train_tokenizer,
 )
 from datamodules.loading.masking import IGNORE, SPECIAL_TOKENS
@@ -27,7 +29,8 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
     """Texts and classes, split at random into training, validation and test, by class.
 
     A row is ``[CLS] text [SEP]``, padded on the right; longer texts keep their beginning. A
-    vocabulary without these tokens, such as GPT-2's, gives ``text <|endoftext|>``. The labels are
+    vocabulary with ``<|endoftext|>``, such as GPT-2's, gives ``text <|endoftext|>``, one with
+    neither the text alone. The labels are
     the next tokens, for a model that also learns the language.
 
     Args:
@@ -71,6 +74,8 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         self.context_length = context_length
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.predict_path = predict_path
+        self._known_tokenizer: Any = None
+        self._known_classes: list[str] | None = None
 
     @cached_property
     def _frame(self) -> pd.DataFrame:
@@ -84,7 +89,9 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Classes in the order of their numbers."""
+        """Classes in the order of their numbers; those of a run's training rows, where it knows."""
+        if self._known_classes is not None:
+            return self._known_classes
         names = [str(value) for value in sorted(self._frame[self.label].unique())]
         if len(names) < 2:
             raise InputError(f"{self.path}: {self.label!r} has the single class {names[0]!r}")
@@ -92,8 +99,14 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
 
     @cached_property
     def _labels(self) -> Rows:
-        codes = pd.Categorical(self._frame[self.label].astype(str), categories=self.class_names)
-        return np.asarray(codes.codes, dtype=np.int64)
+        classes = self._frame[self.label].astype(str)
+        codes = pd.Categorical(classes, categories=self.class_names).codes
+        if (codes < 0).any():
+            raise InputError(
+                f"{self.path}: {self.label!r} is {classes[int((codes < 0).argmax())]!r}, a class "
+                "that the run was not trained on"
+            )
+        return np.asarray(codes, dtype=np.int64)
 
     @cached_property
     def _rows(self) -> dict[str, Rows]:
@@ -106,6 +119,8 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
     @cached_property
     def tokenizer(self) -> Any:
         """The vocabulary."""
+        if self._known_tokenizer is not None:
+            return self._known_tokenizer
         source: Any = self.tokenizer_source
         if source not in ("char", "word", "bpe", "wordpiece"):
             return load_tokenizer(source)
@@ -150,7 +165,9 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         y = np.full(len(texts), IGNORE) if split == "predict" else self._labels[self._rows[split]]
         head, tail = self._delimiters()
         room = self.context_length - len(head) - len(tail)
+        self.tokenizer.encode_special_tokens = True  # what is typed in a text is text
         encodings = self.tokenizer.encode_batch(texts.tolist(), add_special_tokens=False)
+        self._say_changes(split, [encoding.ids for encoding in encodings], room)
         rows = [head + encoding.ids[:room] + tail for encoding in encodings]
         length = max(len(row) for row in rows)
         pad = self.tokenizer.token_to_id("[PAD]") or 0
@@ -163,16 +180,32 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
             mask[index, : len(row)] = True
         return TokenBatch(tokens, labels, mask=mask, y=torch.from_numpy(y))
 
+    def _say_changes(self, split: Split, rows: list[list[int]], room: int) -> None:
+        """Says what was cut and what the vocabulary lacks.
+
+        Raises:
+            InputError: Naming a text without tokens.
+        """
+        if not all(rows):
+            text = self._split_texts(split).iloc[[len(row) == 0 for row in rows].index(True)]
+            raise InputError(f"the text {text!r} has no tokens; drop its row")
+        cut = sum(len(row) > room for row in rows)
+        if cut:
+            say(
+                f"{cut:,} of the {len(rows):,} {split} texts are longer than --data.context_length "
+                f"{self.context_length} and keep their beginning; the longest has "
+                f"{max(map(len, rows)):,} tokens"
+            )
+        say_unknown(self.tokenizer, rows, f"the {split} texts")
+
     def _delimiters(self) -> tuple[list[int], list[int]]:
         """Tokens before and after each text."""
         end = self.tokenizer.token_to_id("<|endoftext|>")
         if end is not None:
             return [], [int(end)]
-        purpose = "a labelled text"
-        return (
-            [special_token(self.tokenizer, "[CLS]", purpose)],
-            [special_token(self.tokenizer, "[SEP]", purpose)],
-        )
+        cls, sep = (self.tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
+        # A vocabulary of next tokens may have neither: the last token then stands for the text.
+        return ([], []) if cls is None or sep is None else ([cls], [sep])
 
     @property
     def baseline(self) -> dict[str, Reference]:
@@ -182,9 +215,41 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         share = float((self._labels[self._rows["test"]] == most).mean())
         return {"test/accuracy": Reference(share, f"always {self.class_names[most]!r}")}
 
-    def state_dict(self) -> dict[str, Any]:
-        """The vocabulary, so that a checkpoint is complete by itself."""
-        return {TOKENIZER_KEY: self.tokenizer.to_str()}
+    @cached_property
+    def rivals(self) -> dict[str, dict[str, float]]:
+        """Accuracy of a logistic regression on TF-IDF of words and pairs of words."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+
+        features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\S+")
+        model = make_pipeline(features, LogisticRegression(C=10.0, max_iter=1000))
+        texts, rows = self._frame[self.text].astype(str), self._rows
+        model.fit(texts.iloc[rows["train"]], self._labels[rows["train"]])
+        share = model.score(texts.iloc[rows["test"]], self._labels[rows["test"]])
+        return {"test/accuracy": {"TF-IDF and logistic regression": float(share)}}
+
+    def row_hashes(self, split: Split) -> "np.ndarray[Any, Any] | None":
+        """One hash a row, of text and class."""
+        if split == "predict":
+            return None
+        rows = self._frame.iloc[self._rows[split]]
+        texts = rows[self.text].astype(str) + "\t" + rows[self.label].astype(str)
+        return np.asarray(pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False))
+
+    def knowledge(self) -> dict[str, Any]:
+        """The vocabulary and the classes."""
+        return {TOKENIZER_KEY: self.tokenizer.to_str(), "classes": list(self.class_names)}
+
+    def adopt(self, knowledge: Mapping[str, Any]) -> None:
+        """Takes vocabulary and classes of a run; every text is then read with them."""
+        self._known_tokenizer = adopted_tokenizer(knowledge) or self._known_tokenizer
+        self._known_classes = knowledge.get("classes", self._known_classes)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes what a checkpoint holds of its texts; older ones hold the vocabulary openly."""
+        super().load_state_dict(state_dict)
+        self.adopt(state_dict)
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """Text, class and the probability of each class, with the true one where it is known."""

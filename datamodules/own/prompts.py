@@ -27,7 +27,13 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Split
 from datamodules.batches import TokenBatch
 from datamodules.errors import InputError
-from datamodules.files.tokenization import load_tokenizer
+from datamodules.files.tokenization import (
+    TOKENIZER_KEY,
+    adopted_tokenizer,
+    document_end,
+    load_tokenizer,
+    say_unknown,
+)
 from datamodules.loading.masking import IGNORE
 
 PromptKind = Literal["plain", "instruction", "zero_shot", "few_shot", "chain_of_thought", "role"]
@@ -106,7 +112,7 @@ def read_lines(path: str) -> list[str]:
     if not Path(path).is_file():
         raise InputError(f"no file {path!r}; give a text file with one entry per line")
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
@@ -126,9 +132,13 @@ def prompt_batch(prompts: Sequence[str], tokenizer: Any) -> TokenBatch:
         InputError: Naming a prompt without tokens.
     """
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(prompts))]
+    unknown = tokenizer.token_to_id("[UNK]")
     for prompt, row in zip(prompts, rows, strict=True):
         if not row:
             raise InputError(f"the prompt {prompt!r} has no tokens; write some text")
+        if set(row) == {unknown}:
+            raise InputError(f"the vocabulary knows no token of the prompt {prompt!r}")
+    say_unknown(tokenizer, rows, "the prompts")
     length = max(len(row) for row in rows)
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -138,22 +148,55 @@ def prompt_batch(prompts: Sequence[str], tokenizer: Any) -> TokenBatch:
     return TokenBatch(tokens, torch.full_like(tokens, IGNORE), mask=mask)
 
 
-def completion_frame(prompts: Sequence[str], completions: Tensor, tokenizer: Any) -> pd.DataFrame:
-    """One row per prompt, with its completion as text."""
-    texts = tokenizer.decode_batch(completions.tolist(), skip_special_tokens=False)
-    return pd.DataFrame({"prompt": list(prompts), "completion": texts})
+class TextEnds:
+    """Where a text that a model writes ends, for data with a ``tokenizer`` and ``stop``."""
+
+    tokenizer: Any
+    stop: list[str]
+
+    @property
+    def end_token(self) -> int | None:
+        """Token that ends a document; None where the vocabulary has none."""
+        return document_end(self.tokenizer)
+
+    def stopped(self, tokens: list[int]) -> bool:
+        """Whether new tokens hold a stop string."""
+        text = self.tokenizer.decode(tokens, skip_special_tokens=False)
+        return any(sign in text for sign in self.stop)
+
+    def completions(self, prompts: Sequence[str], outputs: Mapping[str, Tensor]) -> pd.DataFrame:
+        """One row per prompt, with its completion up to where it ended, and why it ended."""
+        lengths, reasons = outputs["num_tokens"].tolist(), outputs["ended"].tolist()
+        rows = [
+            row[: length - (reason == 1)]
+            for row, length, reason in zip(
+                outputs["completion"].tolist(), lengths, reasons, strict=True
+            )
+        ]
+        texts = self.tokenizer.decode_batch(rows, skip_special_tokens=False)
+        for index, reason in enumerate(reasons):
+            if reason == 2:
+                places = (texts[index].find(sign) for sign in self.stop)
+                texts[index] = texts[index][: min(place for place in places if place >= 0)]
+        ended = [_ENDED[reason] for reason in reasons]
+        return pd.DataFrame({"prompt": list(prompts), "completion": texts, "ended": ended})
 
 
-class PromptsDataModule(LitDataModule[TokenBatch]):
+# By the number that a model gives.
+_ENDED = ("length", "end token", "stop string")
+
+
+class PromptsDataModule(TextEnds, LitDataModule[TokenBatch]):
     """Prompts for `lit-models predict`, one per line of a file.
 
     Args:
         path: Text file with one question or prompt per line.
         tokenizer: Vocabulary of the model: a ``tokenizer.json``, a folder that holds one, or the
-            checkpoint of a model trained on a text file.
+            checkpoint of a model trained on a text file; by default the run's own.
         context_length: Largest number T of tokens the model sees.
         prompt: What to make of each line.
         batch_size: Prompts completed side by side.
+        stop: Strings at which a completion ends; they are left out.
 
     Raises:
         InputError: If a file is missing or a line cannot be used.
@@ -162,19 +205,42 @@ class PromptsDataModule(LitDataModule[TokenBatch]):
     def __init__(
         self,
         path: str,
-        tokenizer: str,
+        tokenizer: str | None = None,
         context_length: int = 1024,
         prompt: PromptTemplate = PromptTemplate(),  # noqa: B008  jsonargparse's way
         batch_size: int = 64,
+        stop: list[str] = [],  # noqa: B006  jsonargparse's way; never changed
     ) -> None:
         super().__init__(batch_size, eval_batch_size=batch_size)
         self.path, self.source, self.prompt = path, tokenizer, prompt
-        self.context_length = context_length
+        self.context_length, self.stop = context_length, stop
+        self._known_tokenizer: Any = None
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The vocabulary."""
+        """The run's vocabulary, or the one that is given.
+
+        Raises:
+            InputError: If there is neither.
+        """
+        if self._known_tokenizer is not None:
+            return self._known_tokenizer
+        if self.source is None:
+            raise InputError("which vocabulary? give --data.tokenizer, or --ckpt_path of a run")
         return load_tokenizer(self.source)
+
+    def knowledge(self) -> dict[str, Any]:
+        """The vocabulary."""
+        return {TOKENIZER_KEY: self.tokenizer.to_str()}
+
+    def adopt(self, knowledge: Mapping[str, Any]) -> None:
+        """Takes the vocabulary of a run."""
+        self._known_tokenizer = adopted_tokenizer(knowledge) or self._known_tokenizer
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes what a checkpoint holds of its text; older ones hold the vocabulary openly."""
+        super().load_state_dict(state_dict)
+        self.adopt(state_dict)
 
     @property
     def vocab_size(self) -> int:
@@ -199,4 +265,4 @@ class PromptsDataModule(LitDataModule[TokenBatch]):
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """Prompt and completion."""
-        return completion_frame(self.prompts, outputs["completion"], self.tokenizer)
+        return self.completions(self.prompts, outputs)

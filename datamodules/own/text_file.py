@@ -12,8 +12,16 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import TokenBatch
 from datamodules.errors import InputError
-from datamodules.files.token_cache import Corpus, Tokens, read_corpus
-from datamodules.files.tokenization import TOKENIZER_KEY, special_token
+from datamodules.files.documents import Documents, find_documents
+from datamodules.files.notes import say
+from datamodules.files.token_cache import Corpus, Tokens, Vocabulary, read_corpus
+from datamodules.files.tokenization import (
+    END_OF_TEXT,
+    TOKENIZER_KEY,
+    adopted_tokenizer,
+    load_tokenizer,
+    special_token,
+)
 from datamodules.loading.loader import TensorLoader
 from datamodules.loading.masking import (
     SPECIAL_TOKENS,
@@ -23,7 +31,11 @@ from datamodules.loading.masking import (
     hide,
     join_pairs,
 )
-from datamodules.own.prompts import PromptTemplate, completion_frame, prompt_batch, read_lines
+from datamodules.own.ngram import ngram_cross_entropy
+from datamodules.own.prompts import PromptTemplate, TextEnds, prompt_batch, read_lines
+from datamodules.seeds import seed_of
+
+_MOST_COUNTED = 5_000_000  # tokens, a few seconds' work
 
 
 class WindowLoader(TensorLoader[TokenBatch]):
@@ -51,7 +63,7 @@ class WindowLoader(TensorLoader[TokenBatch]):
         """This rank's share of a batch of windows."""
         offset = 0
         if self.shifted:
-            key = hash((self.seed, self.sampler.epoch)) & (2**63 - 1)
+            key = seed_of(self.seed, self.sampler.epoch)
             generator = torch.Generator().manual_seed(key)
             offset = int(torch.randint(self.length, (), generator=generator))
         starts = offset + self._share(order, batch_idx).numpy() * self.length
@@ -60,7 +72,7 @@ class WindowLoader(TensorLoader[TokenBatch]):
         return TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
 
 
-class TextFileDataModule(LitDataModule[TokenBatch]):
+class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
     """A UTF-8 text, cut into a training, a validation and a test part in this order.
 
     The text is encoded once and memory-mapped from a cache. ``causal`` windows hold the next token
@@ -68,7 +80,9 @@ class TextFileDataModule(LitDataModule[TokenBatch]):
     ``[CLS] A [SEP] B [SEP]`` with B what follows A or, for half of them, a passage from elsewhere.
 
     Args:
-        path: The text.
+        path: The text: a file, a folder, a pattern such as ``books/*.txt``, or several of these;
+            a ``.jsonl`` file has a document in each row. ``<|endoftext|>`` ends each of several
+            documents, [SEP] with the masked objective.
         tokenizer: ``char``, ``bpe`` (as GPT-2) or ``wordpiece`` (as BERT) train a vocabulary on the
             training part; or a ``tokenizer.json``, a folder that holds one, or a checkpoint.
         seq_len: Tokens T the model reads.
@@ -83,6 +97,8 @@ class TextFileDataModule(LitDataModule[TokenBatch]):
         cache_dir: Folder of the encoded text; ``~/.cache/lit-models`` by default.
         batch_size: Windows per optimizer step.
         seed: Seed of order, offsets and hidden tokens.
+        field: Field of the text in the rows of a ``.jsonl`` file.
+        stop: Strings at which a completion ends; they are left out.
 
     Raises:
         InputError: If the file is missing, no text, or too short.
@@ -90,7 +106,7 @@ class TextFileDataModule(LitDataModule[TokenBatch]):
 
     def __init__(
         self,
-        path: str,
+        path: str | list[str],
         tokenizer: str = "char",
         seq_len: int = 64,
         objective: Literal["causal", "masked"] = "causal",
@@ -103,6 +119,8 @@ class TextFileDataModule(LitDataModule[TokenBatch]):
         cache_dir: str | None = None,
         batch_size: int = 32,
         seed: int = 0,
+        field: str = "text",
+        stop: list[str] = [],  # noqa: B006  jsonargparse's way; never changed
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=256)
         if seq_len < (8 if objective == "masked" else 1):
@@ -114,29 +132,58 @@ class TextFileDataModule(LitDataModule[TokenBatch]):
             )
         if not 0 < mask_probability < 1:
             raise InputError(f"mask_probability must lie in (0, 1), got {mask_probability}")
-        self.path, self.tokenizer_source, self.seq_len = path, tokenizer, seq_len
+        self.path, self.field, self.stop = path, field, stop
+        self.tokenizer_source, self.seq_len = tokenizer, seq_len
+        self._known_tokenizer: Any = None
+        self._trained_on: str | None = None
         self.objective, self.max_vocab_size = objective, max_vocab_size
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.mask_probability = mask_probability
         self.predict_path, self.prompt, self.cache_dir = predict_path, prompt, cache_dir
 
     @cached_property
+    def _documents(self) -> Documents:
+        return find_documents(self.path, self.field)
+
+    @cached_property
     def _corpus(self) -> Corpus:
-        masked = self.objective == "masked"
-        bpe = self.tokenizer_source == "bpe" and not masked
-        special = SPECIAL_TOKENS if masked else ("<|endoftext|>",) if bpe else ("[UNK]",)
-        unk = None if bpe else "[UNK]"
         val_end = 1 - self.test_fraction
         shares = (val_end - self.val_fraction, val_end)
-        source = self.tokenizer_source
-        return read_corpus(
-            self.path, source, self.max_vocab_size, special, unk, shares, self.cache_dir
+        corpus = read_corpus(
+            self._documents, self._vocabulary, shares, self.cache_dir, self.objective == "masked"
         )
+        for name, count, part in zip(
+            ("train", "val", "test"), corpus.unknown, corpus.counts, strict=True
+        ):
+            if count:
+                share = count / part.sum()
+                say(
+                    f"the vocabulary lacks {count:,} of the {part.sum():,} {name} tokens of "
+                    f"{self._documents} ({share:.2%}); they are read, and scored, as [UNK]"
+                )
+        return corpus
+
+    @property
+    def _vocabulary(self) -> Any:
+        """The run's vocabulary or the one that is given, or how to train one."""
+        if self._known_tokenizer is not None:
+            return self._known_tokenizer
+        source: Any = self.tokenizer_source
+        if source not in ("char", "word", "bpe", "wordpiece"):
+            return load_tokenizer(source)
+        masked, bpe = self.objective == "masked", source == "bpe"
+        special: tuple[str, ...] = SPECIAL_TOKENS
+        if not masked:
+            several = self._documents.several
+            special = () if bpe else ("[UNK]",)
+            special += (END_OF_TEXT,) if bpe or several else ()
+        unk = None if bpe and not masked else "[UNK]"
+        return Vocabulary(source, self.max_vocab_size, special, unk)
 
     @property
     def tokenizer(self) -> Any:
         """The vocabulary."""
-        return self._corpus.tokenizer
+        return self._known_tokenizer or self._corpus.tokenizer
 
     @property
     def vocab_size(self) -> int:
@@ -183,7 +230,7 @@ class TextFileDataModule(LitDataModule[TokenBatch]):
         spare = 0 if self.objective == "masked" else 1
         if len(part) < step + spare:
             raise InputError(
-                f"the {split} part of {self.path} has {len(part)} tokens, a row needs "
+                f"the {split} part of {self._documents} has {len(part)} tokens, a row needs "
                 f"{step + spare}; give more text or a shorter --data.seq_len"
             )
         return (len(part) - spare) // step
@@ -274,26 +321,63 @@ class TextFileDataModule(LitDataModule[TokenBatch]):
         """Cross-entropy of the training part's token frequencies."""
         if self.objective == "masked":
             return {}
-        counts = np.bincount(self._part("train"), minlength=self.vocab_size) + 1.0
-        test = np.bincount(self._part("test")[1:], minlength=self.vocab_size)
+        counts, first = self._corpus.counts[0] + 1.0, int(self._part("test")[0])
+        test = self._corpus.counts[2 if self.test_fraction else 1].astype(float)
+        test[first] -= 1  # the first token follows nothing
         value = float(-(test * np.log(counts / counts.sum())).sum() / test.sum())
         return {"test/cross_entropy": Reference(value, "frequencies of the training tokens")}
+
+    @cached_property
+    def rivals(self) -> dict[str, dict[str, float]]:
+        """Cross-entropy of an interpolated n-gram, its order chosen on the validation part.
+
+        It counts the last five million training tokens at most; longer test parts have no rival.
+        """
+        test = self._part("test")[: self._num_rows("test") * self.seq_len + 1]
+        if self.objective == "masked" or len(test) > _MOST_COUNTED:
+            return {}
+        train, val = self._part("train")[-_MOST_COUNTED:], self._part("val")[:_MOST_COUNTED]
+        order, value = ngram_cross_entropy(train, val, test, self.vocab_size)
+        return {"test/cross_entropy": {f"interpolated {order}-gram": value}}
 
     def decode(self, tokens: Tensor) -> str:
         """Text of tokens."""
         return str(self.tokenizer.decode(tokens.tolist(), skip_special_tokens=False))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The vocabulary, so that a checkpoint is complete by itself."""
+    def knowledge(self) -> dict[str, Any]:
+        """The vocabulary."""
         return {TOKENIZER_KEY: self.tokenizer.to_str()}
+
+    def adopt(self, knowledge: Mapping[str, Any]) -> None:
+        """Takes the vocabulary of a run; every text is then read with it."""
+        self._known_tokenizer = adopted_tokenizer(knowledge) or self._known_tokenizer
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of the text: its vocabulary and what was trained on."""
+        return {**super().state_dict(), "training_text": self._corpus.fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes what a checkpoint holds of its text; older ones hold the vocabulary openly."""
+        super().load_state_dict(state_dict)
+        self.adopt(state_dict)
+        self._trained_on = state_dict.get("training_text")
+
+    def other_rows(self, split: Split) -> str | None:
+        """One line where the training part is not the checkpoint's; None where it is."""
+        if self._trained_on in (None, self._corpus.fingerprint):
+            return None
+        return (
+            f"the training part of {self._documents} is not the checkpoint's: its {split} part is "
+            "read with the run's vocabulary, and may hold text that was trained on"
+        )
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """Prompt and completion; without prompts, the text of each row and of its completion."""
         if "completion" not in outputs:
             return super().prediction_frame(outputs)
         if self.predict_split == "predict":
-            return completion_frame(self.prompts, outputs["completion"], self.tokenizer)
+            return self.completions(self.prompts, outputs)
         length, part = self.seq_len, self._part("test")
         rows = [part[i * length : (i + 1) * length] for i in range(len(outputs["completion"]))]
         texts = self.tokenizer.decode_batch([row.tolist() for row in rows])
-        return completion_frame(texts, outputs["completion"], self.tokenizer)
+        return self.completions(texts, outputs)

@@ -1,12 +1,12 @@
 """A user's parallel text: tab-separated pairs, one a line, with vocabularies of their own."""
 
 import hashlib
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -14,7 +14,13 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Split
 from datamodules.batches import BOS, EOS, PAD, SequencePairBatch
 from datamodules.errors import InputError
-from datamodules.files.tokenization import TokenizerKind, train_tokenizer
+from datamodules.files.notes import say
+from datamodules.files.tokenization import (
+    TOKENIZER_KEY,
+    TokenizerKind,
+    adopted_tokenizer,
+    train_tokenizer,
+)
 from datamodules.loading.bucket_loader import BucketLoader
 from datamodules.loading.splits import hold_out
 
@@ -22,6 +28,7 @@ Side = Literal["src", "tgt"]
 # A sentence holds no tab, so that no text of a user's reads as one of these.
 _SPECIAL = ("\t[PAD]", "\t[BOS]", "\t[EOS]", "\t[UNK]")
 _UNK = 3
+_EXTRA: dict[Side, int] = {"src": 1, "tgt": 2}  # special tokens of a sentence
 
 
 class Pairs(NamedTuple):
@@ -49,12 +56,15 @@ class Pairs(NamedTuple):
         )
 
 
-def read_pairs(path: str, need_target: bool = True) -> Pairs:
-    """Reads ``source<TAB>target`` lines.
+def read_pairs(
+    path: str, need_target: bool = True, empty: Literal["error", "skip"] = "error"
+) -> Pairs:
+    """Reads ``source<TAB>target`` lines; a third column, as Tatoeba's, is left out.
 
     Args:
         path: UTF-8 text file.
         need_target: Whether each line must have a target; without it a line may be a source alone.
+        empty: What becomes of lines that lack a side.
 
     Raises:
         InputError: Naming the first line that is empty, or has no tab, too many, or an empty side.
@@ -73,20 +83,34 @@ def read_pairs(path: str, need_target: bool = True) -> Pairs:
         lines.pop()
     if not lines:
         raise InputError(f"{path} is empty; it needs source<TAB>target lines")
-    pairs = Pairs(path, list(range(1, len(lines) + 1)), [], [])
-    for number, line in enumerate(lines, 1):
-        src, *rest = (part.strip() for part in line.split("\t"))
+    rows = [[part.strip() for part in line.split("\t")] for line in lines]
+    if all(len(row) == 3 for row in rows):
+        say(f"{path}: the third column is no part of a pair and left out")
+        rows = [row[:2] for row in rows]
+    kept = [number for number, row in enumerate(rows, 1) if _usable(row, need_target)]
+    if empty == "error" or not kept:
+        kept = list(range(1, len(rows) + 1))
+    elif len(kept) < len(rows):
+        say(f"{path}: {len(rows) - len(kept):,} of {len(rows):,} lines lack a side and are skipped")
+    pairs = Pairs(path, kept, [], [])
+    for number in kept:
+        src, *rest = rows[number - 1]
         where = f"{path}, line {number}"
-        if not line.strip():
-            raise InputError(f"{where}: empty; remove the line or write a pair")
+        if not any(rows[number - 1]):
+            raise InputError(f"{where}: empty; remove the line, write a pair, or set empty skip")
         if len(rest) != 1 and (need_target or rest):
             raise InputError(f"{where}: {len(rest)} tabs; a pair is source<TAB>target")
         if not src or (need_target and not rest[0]):
             side = "target" if src else "source"
-            raise InputError(f"{where}: the {side} is empty; write it or remove the line")
+            raise InputError(f"{where}: the {side} is empty; write it, or set empty skip")
         pairs.src.append(src)
         pairs.tgt.append(rest[0] if rest else "")
     return pairs
+
+
+def _usable(row: list[str], need_target: bool) -> bool:
+    """Whether no side that is needed is empty; a wrong number of sides is told elsewhere."""
+    return all(row) or (bool(row[0]) and not need_target)
 
 
 class TextPairsDataModule(LitDataModule[SequencePairBatch]):
@@ -101,18 +125,20 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         test_path: File of test pairs; by default a share of ``path``.
         predict_path: File of sources to translate, one a line, targets optional; by default the
             test pairs.
-        tokenizer: ``word`` for blank-separated words, ``bpe`` for byte pairs, ``wordpiece``, or
-            ``char``.
+        tokenizer: ``word`` for blank-separated words, ``bpe`` for byte pairs, or ``char``;
+            ``wordpiece`` does not give back what it was given and is refused.
         vocab_size: Largest size of a vocabulary, special tokens included.
         joint_vocab: Whether both sides share one vocabulary.
         unknown: What becomes of a token that the vocabulary lacks: ``replace`` by [UNK] with a
             warning that names the first line, or ``error``.
-        max_length: Most tokens of a sentence, special ones included; a longer one is an error.
+        max_length: Most tokens of a sentence, special ones included.
         val_fraction: Share of the pairs, after the test pairs are taken, without ``val_path``.
         test_fraction: Share of the pairs without ``test_path``.
         batch_tokens: Tokens of the longer side of one optimizer step, padding included, over all
             devices.
         seed: Seed of the splits and of the order.
+        too_long: What becomes of a pair with more than ``max_length`` tokens on a side.
+        empty: What becomes of a line that lacks a side.
 
     Raises:
         InputError: If a file or line is missing or wrong; the message names it.
@@ -133,10 +159,17 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         test_fraction: float = 0.1,
         batch_tokens: int = 2000,
         seed: int = 0,
+        too_long: Literal["error", "skip", "cut"] = "error",
+        empty: Literal["error", "skip"] = "error",
     ) -> None:
         super().__init__(batch_tokens, seed, eval_batch_size=4 * batch_tokens)
-        if max_length < 2:
-            raise InputError(f"max_length must be at least 2, got {max_length}")
+        if tokenizer == "wordpiece":
+            raise InputError(
+                "wordpiece cannot be turned back into the text it was made from, so that no target "
+                "could be written right; use --data.tokenizer bpe"
+            )
+        if max_length < 3:
+            raise InputError(f"max_length must be at least 3, got {max_length}")
         if batch_tokens < max_length:
             raise InputError(
                 f"batch_tokens={batch_tokens} cannot hold a sentence of max_length={max_length}"
@@ -146,29 +179,47 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         self.tokenizer, self.max_vocab_size, self.joint_vocab = tokenizer, vocab_size, joint_vocab
         self.unknown = unknown
         self.max_length = max_length
+        self.too_long, self.empty = too_long, empty
+        self._fitted: dict[Split, Pairs] = {}
+        self._known_tokenizers: dict[Side, Any] | None = None
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
 
     @cached_property
     def _pairs(self) -> dict[Split, Pairs]:
-        whole = read_pairs(self.path)
+        whole = read_pairs(self.path, empty=self.empty)
         given = {"val": self.val_path, "test": self.test_path}
         pairs: dict[Split, Pairs] = {}
         fractions = {"test": self.test_fraction, "val": self.val_fraction}
         for split in ("test", "val"):
             file = given[split]
             if file is not None:
-                pairs[split] = read_pairs(file)
+                pairs[split] = read_pairs(file, empty=self.empty)
                 continue
             rows = torch.arange(len(whole.src)).numpy()
             kept, held_out = hold_out(rows, fractions[split], self.seed)
             pairs[split], whole = whole.take(held_out.tolist()), whole.take(kept.tolist())
         pairs["train"] = whole
-        if self.predict_path is not None:
-            pairs["predict"] = read_pairs(self.predict_path, need_target=False)
+        known = set(zip(whole.src, whole.tgt, strict=True))
+        for name, part in (("val", pairs["val"]), ("test", pairs["test"])):
+            places = zip(part.lines, part.src, part.tgt, strict=True)
+            seen = [line for line, src, tgt in places if (src, tgt) in known]
+            if seen:
+                say(
+                    f"{len(seen):,} of the {len(part.lines):,} {name} pairs are training pairs "
+                    f"too, the first in line {seen[0]} of {part.path}; their score says little"
+                )
         return pairs
 
     @cached_property
+    def _read(self) -> dict[Split, Pairs]:
+        """The lines to predict, for which no training file is needed."""
+        assert self.predict_path is not None
+        return {"predict": read_pairs(self.predict_path, need_target=False, empty=self.empty)}
+
+    @cached_property
     def _tokenizers(self) -> dict[Side, Any]:
+        if self._known_tokenizers is not None:
+            return self._known_tokenizers
         train = self._pairs["train"]
         special = _SPECIAL[:_UNK] if self.tokenizer == "bpe" else _SPECIAL
 
@@ -203,22 +254,53 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
 
     def make_split(self, split: Split) -> SequencePairBatch:
         """Pairs of one split as tokens; sources end in EOS."""
-        pairs = self._pairs[split]
+        pairs = self._fitting(split)
         src, src_mask = _padded([[*ids, EOS] for ids in self._encode(pairs, "src")])
         tgt, tgt_mask = _padded([[BOS, *ids, EOS] for ids in self._encode(pairs, "tgt")])
         return SequencePairBatch(src, tgt, src_mask, tgt_mask)
 
-    def _encode(self, pairs: Pairs, side: Side) -> list[list[int]]:
+    def _fitting(self, split: Split) -> Pairs:
+        """The pairs of a split that fit ``max_length``, or are cut to it.
+
+        Raises:
+            InputError: Naming the first sentence that is too long, where these are errors.
+        """
+        if split in self._fitted:
+            return self._fitted[split]
+        pairs = self._read[split] if split == "predict" else self._pairs[split]
+        lengths = {side: [len(ids) for ids in self._ids(pairs, side)] for side in _EXTRA}
+        long = [
+            row
+            for row in range(len(pairs.lines))
+            if any(lengths[side][row] + _EXTRA[side] > self.max_length for side in _EXTRA)
+        ]
+        if long and self.too_long == "error":
+            side = next(s for s in _EXTRA if lengths[s][long[0]] + _EXTRA[s] > self.max_length)
+            count = lengths[side][long[0]] + _EXTRA[side]
+            raise InputError(
+                f"{pairs.path}, line {pairs.lines[long[0]]}: {count} {side} tokens, special ones "
+                f"included, exceed max_length={self.max_length}; "
+                "raise --data.max_length, or set --data.too_long skip or cut"
+            )
+        if long:
+            done = "skipped" if self.too_long == "skip" else "cut"
+            say(
+                f"{pairs.path}: {len(long):,} of {len(pairs.lines):,} {split} pairs exceed "
+                f"max_length={self.max_length} and are {done}"
+            )
+        if self.too_long == "skip":
+            drop = set(long)
+            pairs = pairs.take([row for row in range(len(pairs.lines)) if row not in drop])
+        self._fitted[split] = pairs
+        return pairs
+
+    def _ids(self, pairs: Pairs, side: Side) -> list[list[int]]:
         texts = pairs.src if side == "src" else pairs.tgt
         encodings = self._tokenizers[side].encode_batch_fast(texts, add_special_tokens=False)
-        ids: list[list[int]] = [encoding.ids for encoding in encodings]
-        extra = 1 if side == "src" else 2
-        for line, tokens in zip(pairs.lines, ids, strict=True):
-            if len(tokens) + extra > self.max_length:
-                raise InputError(
-                    f"{pairs.path}, line {line}: {len(tokens) + extra} {side} tokens, special ones "
-                    f"included, exceed max_length={self.max_length}; raise --data.max_length"
-                )
+        return [encoding.ids for encoding in encodings]
+
+    def _encode(self, pairs: Pairs, side: Side) -> list[list[int]]:
+        ids = [row[: self.max_length - _EXTRA[side]] for row in self._ids(pairs, side)]
         self._check_known(pairs, side, ids)
         return ids
 
@@ -238,33 +320,40 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         if self.unknown == "error":
             raise InputError(f"{where}; raise vocab_size, use tokenizer bpe, or unknown replace")
         count = sum(tokens.count(_UNK) for tokens in ids)
-        if self.rank_and_world_size[0] == 0:
-            warnings.warn(f"{where} ({count} such {side} tokens); read as [UNK]", stacklevel=2)
+        say(f"{where} ({count} such {side} tokens); read as [UNK]")
 
-    def _loader(
-        self,
-        data: SequencePairBatch,
-        batch_size: int,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        make: Callable[..., Any] = BucketLoader,
-    ) -> Any:
-        rank, world_size = self.rank_and_world_size
-        return make(
-            data, batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size
-        )
+    def _make_loader(self, data: Any, batch_size: int, **options: Any) -> BucketLoader:
+        del options["drop_last"]  # the remainder joins another batch
+        return BucketLoader(data, batch_size, **options)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Fingerprint of the vocabularies, kept in the checkpoint."""
-        return {"vocabulary": self._fingerprint}
+    def row_hashes(self, split: Split) -> "np.ndarray[Any, Any] | None":
+        """One hash a pair."""
+        if split == "predict":
+            return None
+        pairs = self._pairs[split]
+        texts = [f"{src}\t{tgt}" for src, tgt in zip(pairs.src, pairs.tgt, strict=True)]
+        return np.asarray(pd.util.hash_array(np.array(texts, dtype=object), categorize=False))
+
+    def knowledge(self) -> dict[str, Any]:
+        """The vocabularies of both sides."""
+        return {side: tokenizer.to_str() for side, tokenizer in self._tokenizers.items()}
+
+    def adopt(self, knowledge: Mapping[str, Any]) -> None:
+        """Takes the vocabularies of a run; every text is then read with them."""
+        if "src" in knowledge:
+            sides: tuple[Side, Side] = ("src", "tgt")
+            self._known_tokenizers = {
+                side: adopted_tokenizer({TOKENIZER_KEY: knowledge[side]}) for side in sides
+            }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Checks that a checkpoint was trained with these vocabularies.
+        """Takes what a checkpoint holds of its pairs; older ones hold a fingerprint alone.
 
         Raises:
-            InputError: If the training file or the tokenizer has changed since.
+            InputError: If that is not the fingerprint of these vocabularies.
         """
-        if state_dict["vocabulary"] != self._fingerprint:
+        super().load_state_dict(state_dict)
+        if state_dict.get("vocabulary", self._fingerprint) != self._fingerprint:
             raise InputError(
                 f"the vocabulary of {self.path} is not the checkpoint's; give the training file "
                 "and the tokenizer options of its run"
@@ -283,7 +372,7 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
 
     def references(self, split: Split) -> list[str]:
         """Target sentences of a split as they stand in the file."""
-        return self._pairs[split].tgt
+        return self._fitting(split).tgt
 
     def token_names(self, tokens: Tensor, side: Side) -> list[str]:
         """Names of the tokens of one row, for figures."""
@@ -296,7 +385,7 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """Line, source, translation and, where the file has it, reference of every sentence."""
-        pairs = self._pairs[self.predict_split]
+        pairs = self._fitting(self.predict_split)
         columns = {
             "line": pairs.lines,
             "source": pairs.src,

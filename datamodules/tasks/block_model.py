@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.base import Reference, Split, split_seed
+from datamodules.base import Reference, Split
 from datamodules.batches import GraphBatch
 from datamodules.errors import InputError, at_least
 from datamodules.graph_base import GraphsDataModule, block_diagonal
 from datamodules.laws.belief_propagation import fixed_point, sweeps
+from datamodules.seeds import split_seed
 
 _SHOWN_DEPTHS = (1, 2, 3, 4)
 

@@ -21,10 +21,11 @@ import torch
 from sklearn.datasets import make_classification
 from torch import Tensor
 
-from datamodules.base import LitDataModule, Reference, Split, split_seed
+from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import SupervisedBatch
 from datamodules.errors import InputError
 from datamodules.loading.splits import hold_out
+from datamodules.seeds import split_seed
 
 Array = np.ndarray[Any, Any]
 _BAYES_ROWS = 200_000

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import Reference, Split, split_seed
+from datamodules.base import Reference, Split
 from datamodules.batches import GraphBatch
 from datamodules.errors import at_least
 from datamodules.graph_base import GraphsDataModule, Level, block_diagonal
+from datamodules.seeds import split_seed
 
 _TRIANGLE = torch.tensor([[0, 1, 1, 2, 2, 0], [1, 0, 2, 1, 0, 2]])
 _MARKS = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
@@ -71,7 +72,7 @@ class MotifCountDataModule(GraphsDataModule):
         return "graph"
 
     @property
-    def task(self) -> Literal["classification", "regression"]:
+    def task(self) -> Literal["classification", "multilabel", "regression"]:
         """A target is a number."""
         return "regression"
 

@@ -23,6 +23,7 @@ from datamodules.errors import InputError, at_least
 from datamodules.laws.noise import paired_noise
 
 _CHUNK = 1000
+_LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 
 
 class Floors(NamedTuple):
@@ -87,8 +88,13 @@ class SineDataModule(LitDataModule[SeriesBatch]):
             num_test=(num_test, 20),
             num_auxiliary=(num_auxiliary, 0),
         )
-        if noise_std <= 0:
-            raise InputError(f"noise_std must be positive, got {noise_std}")
+        for name, value in (
+            ("noise_std", noise_std),
+            ("period", period),
+            ("phase_turns", phase_turns),
+        ):
+            if value <= 0:
+                raise InputError(f"{name} must be positive, got {value}")
         low, high = frequency_range
         if not 0 < low <= high:
             raise InputError(f"frequency_range must be positive and ascending, got {low}, {high}")
@@ -201,11 +207,45 @@ class SineDataModule(LitDataModule[SeriesBatch]):
         distance: Tensor = grid[:, self.window :] - grid[:, self.window - 1 : self.window]
         return distance.square().mean(0) + 2 * extra
 
+    @cached_property
+    def density_floors(self) -> dict[str, float]:
+        r"""Expected scores of the exact posterior predictive density, averaged over the horizon.
+
+        With its distribution function F and its mean m, the continuous ranked probability score of
+        a density that is right is :math:`\int F (1 - F)`, and the pinball loss at its quantile q is
+        :math:`\tau (m - q) + \int_{-\infty}^q F`, averaged over the levels of the quantile heads.
+        Clean values are put on a fine grid first, split between the two nearest points.
+        """
+        frequency, phase = self._grid()
+        grid = self._clean(frequency, phase, self.window + self.horizon)
+        past, future = grid[:, : self.window], grid[:, self.window :]
+        generator = self.generator("density")
+        count = max(4000 // self.horizon, 200)
+        rows = torch.randint(len(grid), (count,), generator=generator)
+        variance = torch.full((self.window,), self.noise_std**2, dtype=torch.float64)
+        variance[0] += self.covariate_effect**2
+        noise = torch.randn(count, self.window, generator=generator, dtype=torch.float64)
+        windows = past[rows] + noise * variance.sqrt()
+        scores = torch.zeros(2, dtype=torch.float64)
+        for chunk in torch.split(windows, _CHUNK):
+            log_likelihood = (chunk / variance) @ past.T - 0.5 * (past.square() / variance).sum(1)
+            weights = log_likelihood.softmax(1)
+            for step in range(self.horizon):
+                extra = self.covariate_effect**2 if step else 0.0
+                std = math.sqrt(self.noise_std**2 + extra)
+                scores += _density_scores(weights, future[:, step], std)
+        pinball, crps = (scores / (count * self.horizon)).tolist()
+        return {"pinball": pinball, "crps": crps}
+
     @property
     def optimum(self) -> dict[str, Reference]:
-        """Error of the posterior mean, averaged over the horizon."""
+        """Error of the posterior mean and scores of the posterior, averaged over the horizon."""
         value = self.floors.bayes.mean().item()
-        return {"test/mse": Reference(value, "posterior mean of the sine given the window")}
+        found = {"test/mse": Reference(value, "posterior mean of the sine given the window")}
+        how = "posterior predictive density given the window"
+        for name, score in self.density_floors.items():
+            found[f"test/{name}"] = Reference(score, how)
+        return found
 
     @property
     def baseline(self) -> dict[str, Reference]:
@@ -213,3 +253,37 @@ class SineDataModule(LitDataModule[SeriesBatch]):
         linear, persistence = self.floors.linear.mean(), self.floors.persistence.mean()
         how = f"best linear predictor of the series alone; the last value costs {persistence:.4g}"
         return {"test/mse": Reference(linear.item(), how)}
+
+
+def _density_scores(weights: Tensor, clean: Tensor, std: float) -> Tensor:
+    """Pinball loss and CRPS of mixtures of normal densities, summed over the rows, ``(2,)``.
+
+    Args:
+        weights: Posterior of the grid's points, ``(W, G)``.
+        clean: Clean value of each, ``(G,)``, in [-1, 1].
+        std: Standard deviation of the noise.
+    """
+    width = min(0.01, std / 10)
+    num_bins = math.ceil(2 / width) + 2
+    place = (clean + 1) / width
+    low = place.long()
+    part = place - low
+    binned = weights.new_zeros(len(weights), num_bins)
+    binned.index_add_(1, low, weights * (1 - part))
+    binned.index_add_(1, low + 1, weights * part)
+    centers = width * torch.arange(num_bins, dtype=torch.float64) - 1
+    values = torch.arange(-1 - 8 * std, 1 + 8 * std, width, dtype=torch.float64)
+    cdf = binned @ torch.special.ndtr((values - centers.unsqueeze(1)) / std)
+    crps = torch.trapezoid(cdf * (1 - cdf), dx=width)
+    below = torch.nn.functional.pad(torch.cumulative_trapezoid(cdf, dx=width), (1, 0))
+    mean = binned @ centers
+    losses = torch.zeros_like(mean)
+    for level in _LEVELS:
+        after = (cdf < level).sum(1).clamp(1, len(values) - 1).unsqueeze(1)
+        ends = [table.gather(1, after + shift)[:, 0] for table in (cdf, below) for shift in (-1, 0)]
+        share = (level - ends[0]) / (ends[1] - ends[0])
+        quantile = values[after[:, 0] - 1] + share * width
+        # The integral of a distribution function that is straight between two points.
+        integral = ends[2] + share * width * (ends[0] + 0.5 * share * (ends[1] - ends[0]))
+        losses += level * (mean - quantile) + integral
+    return torch.stack([(losses / len(_LEVELS)).sum(), crps.sum()])

@@ -1,8 +1,6 @@
 """The command line before LightningCLI parses it: names become files, classes and checkpoints."""
 
 import difflib
-import importlib
-import inspect
 import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ import lit_models
 from datamodules.errors import InputError
 from lit_models.command.catalog import configs_root, find_config, load_yaml
 from lit_models.command.run_folder import resolve_checkpoint, run_dir_of
+from lit_models.command.trust import check_found
 
 _CLASS_OPTIONS = {
     "--model": lit_models,
@@ -23,7 +22,11 @@ _CLASS_OPTIONS = {
     "--data.class_path": datamodules,
 }
 
-_GATHERED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+# One of them must be there where no configuration is.
+_STARTS = {"--model", "--data", "--model.class_path", "--ckpt_path", "--help", "-h"}
+
+# Lightning's own waits for a metric; torch's, of the same name, cannot.
+_SHORT = {"ReduceLROnPlateau": "lightning.pytorch.cli.ReduceLROnPlateau"}
 
 # Sections of a configuration that hold options, and no value.
 _GROUPS = ("trainer", "wandb", "checkpoint", "last_checkpoint")
@@ -39,6 +42,7 @@ class CommandLine:
         checkpoint: Checkpoint to continue or to score.
         run_dir: Folder of the run the checkpoint belongs to; None for a new run.
         classes: Class paths of ``model`` and ``data``.
+        found: Whether the run's own configuration is read without having been named.
     """
 
     given: list[str]
@@ -46,6 +50,7 @@ class CommandLine:
     checkpoint: Path | None = None
     run_dir: Path | None = None
     classes: dict[str, str] = field(default_factory=dict)
+    found: bool = False
 
 
 def prepare(argv: Sequence[str]) -> CommandLine:
@@ -62,6 +67,14 @@ def prepare(argv: Sequence[str]) -> CommandLine:
     configs = [find_config(value or "") for name, value in options if name in ("--config", "-c")]
     others = [(name, value) for name, value in options if name not in ("--config", "-c")]
     layers = [load_yaml(path) for path in configs]
+    resolved = [layer for layer in layers if _is_resolved(layer)]
+    for layer in resolved:  # a further run from it is neither called so nor continues another
+        layer["ckpt_path"] = layer["run_id"] = None
+    if not configs and not {name for name, _ in others} & _STARTS:
+        raise InputError(
+            f"{command} what? give --config NAME, such as `lit-models {command} --config lstm`; "
+            "`lit-models list` shows the names"
+        )
     experiment = _last(others, "--experiment") or _experiment(configs, layers, others)
     line = CommandLine(given=list(argv), args=[])
     others = [option for option in others if option[0] != "--ckpt_path"]
@@ -71,11 +84,15 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         line.checkpoint = resolve_checkpoint(name, Path(runs_dir), experiment or "custom")
         line.run_dir, run_config = _own_run(line.checkpoint, experiment)
         if run_config is not None:
-            configs[1:1] = [run_config]
-            layers[1:1] = [load_yaml(run_config)]
+            own = load_yaml(run_config)
+            line.found = run_config not in configs
+            check_found(run_config, own, [*layers, *({name: value} for name, value in others)])
+            configs[1:1], layers[1:1] = [run_config], [own]
             experiment = experiment or _setting(layers, "experiment")
-    if name is not None:
+    if name is not None or resolved:
         others.append(("--ckpt_path", str(line.checkpoint or "null")))
+    if resolved:
+        others.insert(0, ("--run_id", "null"))
     if command in ("validate", "test"):
         others.insert(0, ("--verbose", "false"))  # the report prints a table of its own
     for path, layer in zip(configs, layers, strict=True):
@@ -97,6 +114,12 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         if class_path is not None:
             line.classes[key] = class_path
     return line
+
+
+def _is_resolved(layer: dict[str, Any]) -> bool:
+    """Whether a configuration is the ``config.yaml`` that a run has written."""
+    trainer = layer.get("trainer")
+    return isinstance(trainer, dict) and trainer.get("default_root_dir") is not None
 
 
 def _checkpoint_name(
@@ -131,34 +154,6 @@ def _check_groups(path: Path, layer: dict[str, Any]) -> None:
                 f"{path}: class_path of {group} is {reprlib.repr(class_path)}; give the name of a "
                 "class of the package, or a.b.C"
             )
-
-
-def named_class(class_path: str) -> Any:
-    """The class of a path such as ``lit_models.LitGPT``."""
-    module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
-def arguments_of(named: type) -> dict[str, inspect.Parameter]:
-    """Arguments of a class by name, those that ``**kwargs`` hands to its bases included."""
-    found: dict[str, inspect.Parameter] = {}
-    for owner in named.__mro__:
-        if "__init__" not in vars(owner):
-            continue
-        _, *own = inspect.signature(vars(owner)["__init__"]).parameters.values()
-        named_ones = (argument for argument in own if argument.kind not in _GATHERED)
-        found = {argument.name: argument for argument in named_ones} | found
-        if all(argument.kind is not inspect.Parameter.VAR_KEYWORD for argument in own):
-            break
-    return found
-
-
-def class_arguments(class_path: str) -> list[str]:
-    """Names of a class's arguments; none for a class that cannot be imported."""
-    try:
-        return list(arguments_of(named_class(class_path)))
-    except (ImportError, AttributeError, ValueError):
-        return []  # the parser names the class it cannot import
 
 
 def _last_class_path(layers: Sequence[dict[str, Any]], args: Sequence[str], key: str) -> str | None:
@@ -235,6 +230,8 @@ def _import_named_classes(layer: Any) -> None:
 
 def _full_class_path(option: str, value: str) -> str:
     """Class path of a short name given to ``--model`` or ``--data``."""
+    if option == "--model.lr_scheduler":
+        return _SHORT.get(value, value)
     package = _CLASS_OPTIONS.get(option)
     if package is None or not value.isidentifier():
         return value

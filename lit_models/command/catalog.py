@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -96,23 +97,17 @@ def find_config(name: str) -> Path:
     raise InputError(f"no configuration file or packaged name {name!r}; {hint}")
 
 
-def _short(class_path: str) -> str:
-    return class_path.rsplit(".", 1)[-1]
-
-
 def describe() -> str:
-    """One line per experiment: name, model, data and headline test metrics."""
-    rows = [("experiment", "model", "data", "test metric")]
-    for name, path in experiments().items():
-        config = load_yaml(path)
-        rows.append(
-            (
-                name,
-                _short(config["model"]["class_path"]),
-                _short(config["data"]["class_path"]),
-                ", ".join(config["test_metrics"]),
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = ["  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows]
+    """Name, what it is (the first line of its YAML) and test metrics of each experiment.
+
+    Every line fits a terminal of 80 columns.
+    """
+    found = experiments()
+    width = max(map(len, found)) + 2
+    lines = [f"{'experiment':{width}}what it is (test metric)"]
+    for name, path in found.items():
+        metrics = ", ".join(load_yaml(path)["test_metrics"])
+        first = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ").rstrip(".")
+        text = textwrap.wrap(f"{first} ({metrics})", 80 - width)
+        lines += [f"{'' if row else name:{width}}{part}" for row, part in enumerate(text)]
     return "\n".join(lines)

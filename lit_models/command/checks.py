@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import lightning as L
+from lightning.pytorch.callbacks import LearningRateFinder
 
 import datamodules
 from datamodules.base import LitDataModule
@@ -94,16 +95,27 @@ def _check_batches(model: LitModule, datamodule: Any) -> None:
         )
 
 
+def _check_rate_finder(trainer: L.Trainer, model: L.LightningModule) -> None:
+    finders = (isinstance(each, LearningRateFinder) for each in trainer.callbacks)  # type: ignore[attr-defined]
+    if any(finders) and not {"lr", "learning_rate"} & set(dir(model)):
+        raise InputError(
+            "LearningRateFinder changes the attribute `lr` of a model, which a "
+            f"{type(model).__name__} has not; try several --model.optimizer.lr, as docs/sweeps.md "
+            "shows"
+        )
+
+
 def check_fit(trainer: L.Trainer, model: L.LightningModule, datamodule: Any) -> None:
     """Checks the kind of batches, the optimizer's arguments and the rhythm of validation.
 
     Raises:
         InputError: With the reason that torch gives, or the number of batches there are.
     """
+    _check_rate_finder(trainer, model)
     if isinstance(model, LitModule):
         _check_batches(model, datamodule)
         try:
-            model.configure_optimizers()
+            model.check_optimizers(trainer)
         except (TypeError, ValueError) as error:
             raise InputError(f"optimizer or lr_scheduler: {error}; give it with --model") from error
     every = trainer.val_check_interval

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -30,11 +30,12 @@ from callbacks.run.run_report import RunReport
 from callbacks.run.tracking import RunConfig, versions
 from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
-from lit_models.command.arguments import CommandLine, class_arguments, named_class, prepare
+from lit_models.base import LitModule
+from lit_models.command.arguments import CommandLine, prepare
 from lit_models.command.checks import check_fit, check_names, check_pair, check_ranges
-from lit_models.command.lightning_repairs import Unprofiled, hide_empty_hooks
+from lit_models.command.classes import class_arguments, named_class
 from lit_models.command.linking import link_sizes, size_of
-from lit_models.command.loggers import WandbOptions, run_loggers
+from lit_models.command.loggers import WandbOptions, project_of, run_loggers
 from lit_models.command.messages import one_line, quiet
 from lit_models.command.run_folder import (
     RUN_DIR_VARIABLE,
@@ -43,6 +44,8 @@ from lit_models.command.run_folder import (
     is_child_rank,
     new_run_id,
 )
+from lit_models.command.trust import check_calls
+from lit_models.training.lightning_repairs import Unprofiled, hide_empty_hooks
 from lit_models.weights.checkpoints import (
     WholeCheckpointIO,
     check_compatible,
@@ -104,6 +107,17 @@ class LitCLI(LightningCLI):
         parser.add_argument(
             "--test_metrics", type=list[str], default=[], help="Metrics that head the table."
         )
+        parser.add_argument(
+            "--lr_scheduler_interval",
+            type=Literal["step", "epoch"] | None,
+            help="When the schedule advances; unset as its class means it.",
+        )
+        parser.add_argument(
+            "--spreadsheet",
+            type=bool,
+            default=False,
+            help="Put ' before text in predictions.csv that a spreadsheet would run as a formula.",
+        )
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
@@ -125,7 +139,9 @@ class LitCLI(LightningCLI):
         except InputError as error:
             raise InputError(f"{error}{self._close_options(str(error))}") from error
         command = self.config.get("subcommand")
-        check_ranges(self.config[command] if command else self.config)
+        config = self.config[command] if command else self.config
+        check_calls(config, self.command_line.found)
+        check_ranges(config)
 
     def _close_options(self, message: str) -> str:
         unknown = re.search(r"[Oo]ption '([\w.]+)' is not accepted", message)
@@ -161,6 +177,7 @@ class LitCLI(LightningCLI):
                     f"with --ckpt_path {self.run_dir}/checkpoints/last.ckpt"
                 )
         os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+        config["wandb"]["project"] = project_of(config["wandb"])  # a continued run keeps it
         for group in ("checkpoint", "last_checkpoint"):
             config[group]["dirpath"] = str(self.run_dir / "checkpoints")
         config["trainer"]["default_root_dir"] = str(self.run_dir)
@@ -206,7 +223,7 @@ class LitCLI(LightningCLI):
             LastValidation(),
             OptimizerOptions(),
             LossCurves(),
-            OrderedPredictions(),
+            OrderedPredictions(config["spreadsheet"]),
         ]
         given = options.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
@@ -243,6 +260,8 @@ class LitCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Checks data and checkpoint before the run's folder exists."""
+        if isinstance(self.model, LitModule):
+            self.model.lr_scheduler_interval = self._own_config["lr_scheduler_interval"]
         if self.trainer.precision == "64-true":
             # Lightning restores a checkpoint before it converts the model: weights would round.
             self.model.double()

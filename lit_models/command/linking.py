@@ -1,7 +1,7 @@
 """Sizes that the data know and a model needs: each goes from ``data.NAME`` to ``model.NAME``.
 
 An argument of the model is linked if the datamodules know a size of its name and it has no default:
-a model of one's own with ``window=3`` keeps its 3 on any data. Two arguments have a default for
+a model of one's own with ``window=3`` keeps its 3 on any data. Some arguments have a default for
 whoever makes the model in Python and are linked all the same, for their own class and those that
 inherit the argument.
 """
@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 import lit_models
 from datamodules.errors import InputError
-from lit_models.command.arguments import arguments_of
+from lit_models.command.classes import arguments_of
 
 # Attributes of a datamodule, and arguments of a model, under one name.
 SIZES = (
@@ -39,7 +39,15 @@ SIZES = (
     "task",
 )
 # Argument with a default: the class that leaves it to the data.
-_LEFT_TO_DATA = {"group_names": "LitGPT", "num_auxiliary": "LitRecurrentForecaster"}
+_LEFT_TO_DATA = (
+    ("group_names", "LitGPT"),
+    ("num_auxiliary", "LitRecurrentForecaster"),
+    ("num_series", "LitRecurrentForecaster"),
+    ("num_known", "LitRecurrentForecaster"),
+    ("target_power", "LitRecurrentForecaster"),
+    ("task", "LitGCN"),
+    ("task", "LitGAT"),
+)
 
 
 def link_sizes(parser: LightningArgumentParser, model: type, told: Callable[..., Any]) -> None:
@@ -61,7 +69,7 @@ def linked_sizes(model: type) -> Iterator[str]:
     for name in SIZES:
         if name in arguments and arguments[name].default is Parameter.empty:
             yield name
-    for name, owner in _LEFT_TO_DATA.items():
+    for name, owner in _LEFT_TO_DATA:
         own = getattr(lit_models, owner)
         inherited = name in arguments and issubclass(model, own)
         if inherited and arguments[name].default == arguments_of(own)[name].default:

@@ -10,6 +10,8 @@ _NOISE = re.compile(
     r"expect|a class path \(str\)|a dict with|Expected a <class 'NoneType'>"
 )
 _LONG = 80  # from here on a value is a whole section
+# What YAML reads as another type although it is meant as a name: No, Off, 2020, null.
+_UNQUOTED = re.compile(r"expected str, got (\[?(?:True|False|None|-?[\d.]+)\b)")
 _TYPE = re.compile(
     r"Expected an? (?:<class '(?:\w+\.)*(?P<type>\w+)'>|typing\.Literal\[(?P<words>.*)\]|"
     r"(?P<path>dot import path string))(?:[.:] (?:Got value: )?(?P<value>.*))?"
@@ -48,6 +50,8 @@ def one_line(message: str) -> str:
         reason = f"expected {' or '.join(dict.fromkeys(expected))}{given}"
     elif value is not None and value not in reason and "not accepted" not in reason:
         reason += given
+    if _UNQUOTED.search(reason):
+        reason += """; quote a name that YAML reads as another type, as in '["No", "1"]'"""
     text = ": ".join([*dict.fromkeys(keys), reason])
     # Keys of nested parsers stand before the reason.
     return re.sub(r"^(?:[\w.]+: )+", lambda found: f"{found[0][:-2].replace(': ', '.')}: ", text)
@@ -57,10 +61,13 @@ def quiet() -> None:
     """Silences what says nothing to the user of the command."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # asked for
     for message in (
         # Metrics of a finished run stand beside a continued one on purpose.
         r".*logs directory .* exists and is not empty.*",
         r".*Checkpoint directory .* exists and is not empty.*",
+        # A run folder may be moved; its checkpoints stay beside its config.yaml.
+        r".*The dirpath has changed from.*",
         # The launcher prepares sys.argv and passes it on.
         r".*LightningCLI's args parameter is intended.*",
         # A deprecation inside Lightning, of no concern to a user.

@@ -64,6 +64,11 @@ def _run(
         reason = str(error) if isinstance(error, InputError) else one_line(str(error))
         sys.stderr.write(f"lit-models: error: {reason}\n")
         return 1 if isinstance(error, DivergedError) else 2
+    except RuntimeError as error:
+        if "which is not available" not in str(error):  # a callback's monitor
+            raise
+        sys.stderr.write(f"lit-models: error: {one_line(str(error))}\n")
+        return 2
     except OSError as error:
         refusal = explain(error)
         if refusal is None:

@@ -99,13 +99,19 @@ def new_run_id() -> str:
     """Name of a new run: a W&B agent's, or the job's for all its ranks, else time and chance."""
     if "WANDB_RUN_ID" in os.environ:
         return os.environ["WANDB_RUN_ID"]
-    for variable in ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"):
-        job = os.environ.get(variable, "none")
-        if job != "none":
-            return f"{variable.split('_')[0].lower()}-{job}"
     made = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    # torchrun names no job unless it is told to, and its ranks would each make a name.
-    return _agreed(made) if "TORCHELASTIC_RUN_ID" in os.environ else made
+    job = os.environ.get("TORCHELASTIC_RUN_ID")
+    if job is not None:
+        # torchrun names no job unless it is told to, and its ranks would each make a name.
+        return _agreed(made) if job == "none" else f"torchelastic-{job}"
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return made
+    if "SLURM_STEP_ID" in os.environ:  # of one srun, for all its tasks
+        step = os.environ["SLURM_STEP_ID"]
+        return f"slurm-{job}" if step == "0" else f"slurm-{job}-{step}"
+    alone = os.environ.get("SLURM_NTASKS", "1") == "1"
+    return f"slurm-{job}-{made}" if alone else f"slurm-{job}"
 
 
 def _agreed(made: str) -> str:

@@ -51,6 +51,10 @@ class KeyValueCache:
         self.length = end
         return self.key[:, :, :end], self.value[:, :, :end]
 
+    def keep(self, rows: Tensor) -> None:
+        """Drops the rows ``(B,)`` that are False."""
+        self.key, self.value = self.key[rows], self.value[rows]
+
     def reorder(self, rows: Tensor) -> None:
         """Replaces row i by row ``rows[i]``, as beam search does when beams change parents."""
         self.key[:, :, : self.length] = self.key[rows, :, : self.length]

@@ -119,12 +119,21 @@ class DDPM(nn.Module):
             The samples after each step: the same tensor every time.
         """
         steps = self.diffusion.for_output(self.sampler_steps, self.prediction)
-        blocks = self._blocks(x, self._classes(len(x), y, x.device))
-        for t, scale, factor, std in zip(*(column.tolist() for column in steps), strict=True):
-            for rows, classes in blocks:
+        looks_back = bool(steps.memory.any())
+        memory = torch.zeros_like(x) if looks_back else x
+        blocks = self._blocks(x, memory, self._classes(len(x), y, x.device))
+        factors = torch.stack([*steps[1:], *self.diffusion.x0_factors(steps.t, self.prediction)])
+        for t, (scale, factor, std, past, *x0) in zip(
+            steps.t.tolist(), factors.T.tolist(), strict=True
+        ):
+            for rows, before, classes in blocks:
                 step = torch.full((1 if self.shared_step else len(rows),), t, device=x.device)
                 output = self._guided(rows, step, classes)
+                predicted = x0[0] * rows + x0[1] * output if looks_back else None
                 rows.mul_(scale).add_(output, alpha=factor)
+                if predicted is not None:
+                    rows.add_(before, alpha=past)
+                    before.copy_(predicted)
             if std > 0:
                 x.add_(draws.normal(self.sample_shape, x.dtype), alpha=std)
             yield x
@@ -146,8 +155,10 @@ class DDPM(nn.Module):
         with_class, without = self.net(torch.cat([x, x]), t, torch.cat(classes)).chunk(2)
         return with_class + self.guidance_weight * (with_class - without)
 
-    def _blocks(self, x: Tensor, classes: list[Tensor]) -> list[tuple[Tensor, list[Tensor]]]:
-        """Rows with their classes, as many as the device takes at once."""
+    def _blocks(
+        self, x: Tensor, memory: Tensor, classes: list[Tensor]
+    ) -> list[tuple[Tensor, Tensor, list[Tensor]]]:
+        """Rows with what belongs to them, as many as the device takes at once."""
         size = max(_BLOCK // self.num_hidden, 1) if x.device.type == "cpu" else max(len(x), 1)
-        parts = zip(*(torch.split(rows, size) for rows in (x, *classes)), strict=True)
-        return [(rows, some) for rows, *some in parts]
+        parts = zip(*(torch.split(rows, size) for rows in (x, memory, *classes)), strict=True)
+        return [(rows, past, some) for rows, past, *some in parts]

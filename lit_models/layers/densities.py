@@ -15,6 +15,7 @@ Shape letters: S networks, B batch, K targets or classes.
 """
 
 import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,8 @@ _LEVEL = 0.95
 
 
 def _normal_cdf(z: Tensor) -> Tensor:
-    probability: Tensor = torch.special.ndtr(z)
+    # torch has no such function of half precision, which would not hold a probability anyway
+    probability: Tensor = torch.special.ndtr(z if z.element_size() > 2 else z.float())
     return probability
 
 
@@ -39,10 +41,13 @@ class GaussianMixture(NamedTuple):
     Attributes:
         means: Mean of each component, ``(S, B, K)``.
         stds: Standard deviation of each component, broadcastable to ``(S, B, K)``; positive.
+        inner_variance: Share of the components' variance that is the networks' and not the noise's,
+            ``(B, K)``; None for components that are one network each.
     """
 
     means: Tensor
     stds: Tensor
+    inner_variance: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
@@ -51,13 +56,15 @@ class GaussianMixture(NamedTuple):
 
     @property
     def epistemic_variance(self) -> Tensor:
-        """Variance of the component means, ``(B, K)``: what more data would remove."""
-        return self.means.var(0, correction=0)
+        """Variance of the networks' means, ``(B, K)``: what more data would remove."""
+        between = self.means.var(0, correction=0)
+        return between if self.inner_variance is None else between + self.inner_variance
 
     @property
     def aleatoric_variance(self) -> Tensor:
         """Mean of the component variances, ``(B, K)``: the noise."""
-        return self.stds.square().expand_as(self.means).mean(0)
+        within = self.stds.square().expand_as(self.means).mean(0)
+        return within if self.inner_variance is None else within - self.inner_variance
 
     @property
     def variance(self) -> Tensor:
@@ -86,7 +93,10 @@ class GaussianMixture(NamedTuple):
             level: Probability in (0, 1).
             max_steps: Steps at most; five are usual.
         """
-        z: Tensor = torch.special.ndtri(self.means.new_tensor(level))
+        if self.means.element_size() < 4:  # half precision holds no small step
+            single = self._replace(means=self.means.float(), stds=self.stds.float())
+            return single.quantile(level, max_steps)
+        z = NormalDist().inv_cdf(level)
         ends = self.means + z * self.stds
         low, high = ends.amin(0), ends.amax(0)
         value = (self.mean + z * self.variance.sqrt()).clamp(low, high)

@@ -6,14 +6,18 @@ r"""The diffusion process of DDPM: noise schedules, the law of a noised sample, 
     \bar\alpha_t = \prod_{s \le t} (1 - \beta_s)
 
 Ho et al., "Denoising Diffusion Probabilistic Models" (2020); cosine schedule: Nichol and Dhariwal
-(2021), like importance-sampled steps; DDIM: Song et al. (2021); v: Salimans and Ho (2022).
-Deviations:
+(2021), like importance-sampled steps; DDIM: Song et al. (2021); v: Salimans and Ho (2022);
+DPM-Solver++: Lu et al. (2022); min-SNR weights: Hang et al. (2023). Deviations:
 
 * Steps count from 0 to T - 1, the paper's from 1 to T; :math:`\bar\alpha_{-1} = 1`.
-* Every sampler is a list of affine steps :math:`x \leftarrow a x + b\, \epsilon_\theta + s z` whose
-  coefficients are computed once, in float64. A sampler over fewer than T steps visits evenly spaced
-  ones, the first and the last among them, with :math:`1 - \bar\alpha_t / \bar\alpha_{t'}` in the
-  place of :math:`\beta_t`, where :math:`t'` is the step it visits next.
+* Every sampler is a list of affine steps
+  :math:`x \leftarrow a x + b\, \epsilon_\theta + c\, m + s z` whose coefficients are computed once,
+  in float64; m is the :math:`x_0` predicted one step before, which DPM-Solver++ alone looks back
+  at. A sampler over fewer than T steps visits the first and the last of them and others between,
+  with :math:`1 - \bar\alpha_t / \bar\alpha_{t'}` in the place of :math:`\beta_t`, where
+  :math:`t'` is the step it visits next.
+* DPM-Solver++ visits steps spread as squares by default (appendix D of Song et al.): with evenly
+  spread ones its first steps are too long for its order, and its last one too short.
 * Importance-sampled steps keep a running mean of each step's squared loss, not its last ten values.
 
 Shape letters: B batch, T steps of the process, S steps of a sampler.
@@ -29,22 +33,25 @@ from torch import Tensor, nn
 Schedule = Literal["linear", "cosine"]
 Prediction = Literal["noise", "x0", "v"]
 Variance = Literal["beta", "posterior"]
+Spacing = Literal["even", "quadratic"]
 
 
 class SamplerSteps(NamedTuple):
-    r"""Affine steps :math:`x \leftarrow a x + b\, \epsilon_\theta(x, t) + s z`, in their order.
+    r"""Affine steps :math:`x \leftarrow a x + b\, \epsilon_\theta(x, t) + c\, m + s z`, in order.
 
     Attributes:
         t: Step of the process at which the noise is predicted, ``(S,)``.
         x: Factor a of the sample, ``(S,)``.
         noise: Factor b of the predicted noise, ``(S,)``.
         std: Standard deviation s of the fresh noise, ``(S,)``; 0 at the last step.
+        memory: Factor c of the :math:`x_0` predicted at the step before, ``(S,)``.
     """
 
     t: Tensor
     x: Tensor
     noise: Tensor
     std: Tensor
+    memory: Tensor
 
 
 def linear_betas(num_steps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tensor:
@@ -150,7 +157,9 @@ class GaussianDiffusion(nn.Module):
             return (x_t - signal * output) / std
         return signal * output + std * x_t
 
-    def _visited(self, num_sample_steps: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _visited(
+        self, num_sample_steps: int | None, spacing: Spacing
+    ) -> tuple[Tensor, Tensor, Tensor]:
         r"""Visited steps in descending order, and :math:`\bar\alpha` there and one step on."""
         count = self.num_steps if num_sample_steps is None else num_sample_steps
         if not 1 <= count <= self.num_steps:
@@ -158,14 +167,19 @@ class GaussianDiffusion(nn.Module):
                 f"num_sample_steps must lie between 1 and num_steps={self.num_steps}, got {count}"
             )
         last = self.num_steps - 1
-        t = torch.linspace(0, last, count, dtype=torch.float64).round().long()
+        share = torch.linspace(0, 1, count, dtype=torch.float64)
+        t = ((share.square() if spacing == "quadratic" else share) * last).round().long()
+        t = torch.maximum(t, torch.arange(count))  # squares begin closer than whole steps
         t = torch.tensor([last]) if count == 1 else t.flip(0)
         alphas_cumprod = self.alphas_cumprod.cpu().double()
         level = alphas_cumprod[t]
         return t, level, torch.cat([level[1:], level.new_ones(1)])
 
     def ancestral(
-        self, variance: Variance = "beta", num_sample_steps: int | None = None
+        self,
+        variance: Variance = "beta",
+        num_sample_steps: int | None = None,
+        spacing: Spacing = "even",
     ) -> SamplerSteps:
         r"""Steps of algorithm 2 of Ho et al.
 
@@ -173,29 +187,84 @@ class GaussianDiffusion(nn.Module):
             variance: Variance of the fresh noise: :math:`\beta_t`, or the posterior's
                 :math:`\frac{1 - \bar\alpha_{t-1}}{1 - \bar\alpha_t} \beta_t`.
             num_sample_steps: Number S of steps; all T by default.
+            spacing: How the visited steps are spread.
         """
-        t, level, level_next = self._visited(num_sample_steps)
+        t, level, level_next = self._visited(num_sample_steps, spacing)
         alpha = level / level_next
         beta = 1 - alpha
         spread = beta * (1 - level_next) / (1 - level) if variance == "posterior" else beta.clone()
         spread[-1] = 0.0
         noise = -beta / ((1 - level) * alpha).sqrt()
-        return SamplerSteps(t, alpha.rsqrt(), noise, spread.sqrt())
+        return SamplerSteps(t, alpha.rsqrt(), noise, spread.sqrt(), torch.zeros_like(alpha))
 
-    def ddim(self, eta: float = 0.0, num_sample_steps: int | None = None) -> SamplerSteps:
+    def ddim(
+        self,
+        eta: float = 0.0,
+        num_sample_steps: int | None = None,
+        spacing: Spacing = "even",
+    ) -> SamplerSteps:
         r"""Steps of equation 12 of Song et al.
 
         Args:
             eta: Fresh noise in units of the posterior's standard deviation; 0 is deterministic, 1
                 over all steps is the ancestral sampler with the posterior's variance.
             num_sample_steps: Number S of steps; all T by default.
+            spacing: How the visited steps are spread.
         """
-        t, level, level_next = self._visited(num_sample_steps)
+        t, level, level_next = self._visited(num_sample_steps, spacing)
         alpha = level / level_next
         variance = eta**2 * (1 - level_next) / (1 - level) * (1 - alpha)
         direction = (1 - level_next - variance).clamp(min=0).sqrt()
         noise = direction - ((1 - level) / alpha).sqrt()
-        return SamplerSteps(t, alpha.rsqrt(), noise, variance.sqrt())
+        return SamplerSteps(t, alpha.rsqrt(), noise, variance.sqrt(), torch.zeros_like(alpha))
+
+    def dpm_solver(
+        self, num_sample_steps: int | None = None, spacing: Spacing = "quadratic"
+    ) -> SamplerSteps:
+        r"""Steps of DPM-Solver++ (2M), algorithm 2 of Lu et al.: second order at DDIM's cost.
+
+        With :math:`\lambda = \log(\sqrt{\bar\alpha} / \sqrt{1 - \bar\alpha})`, its step h and the
+        step before it :math:`h'`, each step goes towards
+        :math:`x_0 + \frac{h}{2h'} (x_0 - m)`; the first and the last one look at :math:`x_0` alone.
+
+        Args:
+            num_sample_steps: Number S of steps; all T by default.
+            spacing: How the visited steps are spread.
+        """
+        t, level, level_next = self._visited(num_sample_steps, spacing)
+        signal, std = level.sqrt(), (1 - level).sqrt()
+        signal_next, std_next = level_next.sqrt(), (1 - level_next).sqrt()
+        keep = std_next / std
+        towards = signal_next - signal * keep
+        # log of the ratio of signal to noise, of every visited step; infinite at the end
+        step = (signal_next / std_next).log() - (signal / std).log()
+        look_back = torch.zeros_like(level)
+        look_back[1:-1] = step[1:-1] / (2 * step[:-2])
+        ahead = towards * (1 + look_back)
+        noise = -ahead * std / signal
+        return SamplerSteps(
+            t, keep + ahead / signal, noise, torch.zeros_like(level), -towards * look_back
+        )
+
+    def x0_factors(self, t: Tensor, prediction: Prediction) -> tuple[Tensor, Tensor]:
+        r"""Factors of :math:`x_t` and of the output whose sum is the predicted :math:`x_0`."""
+        signal = self.sqrt_alphas_cumprod.double().cpu()[t]
+        std = self.sqrt_one_minus_alphas_cumprod.double().cpu()[t]
+        if prediction == "x0":
+            return torch.zeros_like(signal), torch.ones_like(signal)
+        if prediction == "v":
+            return signal, -std
+        return 1 / signal, -std / signal
+
+    def min_snr_weights(self, gamma: float, prediction: Prediction) -> Tensor:
+        r"""Weight of each step's loss, ``(T,)``: that of :math:`x_0` cut off where it is large.
+
+        The squared error of :math:`x_0` times :math:`\min(\mathrm{SNR}, \gamma)`, where SNR is
+        :math:`\bar\alpha_t / (1 - \bar\alpha_t)`, as a weight of the error of the output.
+        """
+        snr = self.alphas_cumprod / self.sqrt_one_minus_alphas_cumprod.square()
+        capped = snr.clamp(max=gamma)
+        return {"x0": capped, "noise": capped / snr, "v": capped / (snr + 1)}[prediction]
 
     def for_output(self, steps: SamplerSteps, prediction: Prediction) -> SamplerSteps:
         """The same steps with the network's output in the place of the noise it stands for."""

@@ -8,6 +8,7 @@ a conversion of the matrix at each step; here the transpose is kept beside it.
 Shape letters: N nodes, E edges, F input features, W width.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.utils import add_remaining_self_loops, scatter
 
 
 class SparseMatrix(NamedTuple):
@@ -29,11 +31,11 @@ class SparseMatrix(NamedTuple):
     transposed: Tensor
 
     def matmul(self, x: Tensor) -> Tensor:
-        """Product with a dense matrix; differentiable in ``x``."""
+        """Product with a dense matrix, in its precision; differentiable in ``x``."""
         product: Tensor = _SparseProduct.apply(  # type: ignore[no-untyped-call]
             x.to(self.matrix.dtype), *self
         )
-        return product
+        return product.to(x.dtype) if _is_half(x.dtype) else product
 
 
 class EdgeSum(NamedTuple):
@@ -62,12 +64,17 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
         ctx.transposed = transposed
-        return matrix @ x
+        with torch.autocast(x.device.type, enabled=False):  # no sparse product in half precision
+            return matrix @ x
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.transposed @ grad.contiguous(), None, None
+
+
+def _is_half(dtype: torch.dtype) -> bool:
+    return dtype in (torch.bfloat16, torch.float16)
 
 
 def csr_tensor(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -83,30 +90,89 @@ def csr_matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, 
 
 
 def normalized_adjacency(
-    edge_index: Tensor, edge_weight: Tensor | None, num_nodes: int, add_self_loops: bool = True
+    edge_index: Tensor,
+    edge_weight: Tensor | None,
+    num_nodes: int,
+    add_self_loops: bool = True,
+    degree: Tensor | None = None,
 ) -> Adjacency:
-    r""":math:`D^{-1/2} (A + I) D^{-1/2}`, whose product sums over the edges into each node.
+    r"""The adjacency normalised by degrees, whose product sums over the edges into each node.
 
     Args:
         edge_index: Source and target of each edge, ``(2, E)``.
         edge_weight: Weight of each edge, ``(E,)``; None for 1.
         num_nodes: Number N of nodes.
-        add_self_loops: Whether to add I; without it the matrix is :math:`D^{-1/2} A D^{-1/2}`.
+        add_self_loops: Whether to add I: :math:`D^{-1/2} (A + I) D^{-1/2}`. Without it it is
+            :math:`D_{in}^{-1/2} A D_{out}^{-1/2}`, by the receiver's incoming and the sender's
+            outgoing weights, so that a node without an incoming edge is heard; on an undirected
+            graph both are its degree.
+        degree: Degrees D of the whole graph, self-loops included, ``(N,)``, where the edges are a
+            sample of its edges.
 
     Returns:
         The ``(N, N)`` matrix: a :class:`SparseMatrix`; an :class:`EdgeSum` while a model is
         exported.
     """
     dtype = torch.get_default_dtype() if edge_weight is None else edge_weight.dtype
-    (source, target), weight = gcn_norm(
-        edge_index, edge_weight, num_nodes, add_self_loops=add_self_loops, dtype=dtype
-    )
+    if add_self_loops and degree is None:
+        (source, target), weight = gcn_norm(edge_index, edge_weight, num_nodes, dtype=dtype)
+    else:
+        if edge_weight is None:
+            edge_weight = edge_index.new_ones(edge_index.shape[1], dtype=dtype)
+        if add_self_loops:
+            edge_index, edge_weight = add_remaining_self_loops(
+                edge_index, edge_weight, 1.0, num_nodes
+            )
+        source, target = edge_index
+        into = scatter(edge_weight, target, 0, num_nodes) if degree is None else degree.to(dtype)
+        out = scatter(edge_weight, source, 0, num_nodes) if degree is None else into
+        weight = _inverse_root(out)[source] * edge_weight * _inverse_root(into)[target]
     if torch.compiler.is_exporting():
         return EdgeSum(source, target, weight)
     shape = (num_nodes, num_nodes)
     return SparseMatrix(
         csr_matrix(target, source, weight, shape), csr_matrix(source, target, weight, shape)
     )
+
+
+def _inverse_root(degree: Tensor) -> Tensor:
+    return degree.pow(-0.5).masked_fill(degree == 0, 0.0)
+
+
+class LastResult:
+    """Keeps what was computed of the tensors seen last.
+
+    A full-batch loader hands over the same tensors each epoch: what depends on them alone is
+    computed once. A tensor that was changed in place is another one.
+    """
+
+    def __init__(self) -> None:
+        self._seen: tuple[Any, ...] | None = None
+        self._result: Any = None
+
+    def get(self, tensors: Sequence[Tensor | None], rest: Any, make: Callable[[], Any]) -> Any:
+        """The result, made anew where the tensors or the rest are not those seen last.
+
+        Args:
+            tensors: What the result depends on.
+            rest: What else it depends on, comparable.
+            make: Makes it.
+        """
+        # A graph that is traced is no graph to keep, nor is one whose changes nobody counts.
+        given = [tensor for tensor in tensors if tensor is not None]
+        if torch.compiler.is_exporting() or any(tensor.is_inference() for tensor in given):
+            return make()
+        changes = tuple(tensor._version for tensor in given)
+        seen = self._seen
+        if (
+            seen is None
+            or len(seen[0]) != len(tensors)
+            or any(old is not new for old, new in zip(seen[0], tensors, strict=True))
+            or seen[1:] != (changes, rest)
+        ):
+            # Holding the tensors keeps their identities from being reused.
+            self._seen, self._result = (tuple(tensors), changes, rest), make()
+        return self._result
 
 
 class AdjacencyCache(nn.Module):
@@ -123,39 +189,29 @@ class AdjacencyCache(nn.Module):
     def __init__(self, add_self_loops: bool = True, cached: bool = True) -> None:
         super().__init__()
         self.add_self_loops, self.cached = add_self_loops, cached
-        self._seen: tuple[Any, ...] | None = None
-        self._adjacency: Adjacency | None = None
+        self._last = LastResult()
 
     def forward(
-        self, edge_index: Tensor, edge_weight: Tensor | None, num_nodes: int, dtype: torch.dtype
+        self,
+        edge_index: Tensor,
+        edge_weight: Tensor | None,
+        num_nodes: int,
+        dtype: torch.dtype,
+        degree: Tensor | None = None,
     ) -> Adjacency:
-        """The matrix of :func:`normalized_adjacency`, in a given precision."""
-        seen = self._seen
-        if (
-            seen is not None
-            and seen[0] is edge_index
-            and seen[1] is edge_weight
-            and seen[2:] == (_changes(edge_index), _changes(edge_weight), num_nodes, dtype)
-        ):
-            assert self._adjacency is not None
-            return self._adjacency
-        weight = edge_index.new_ones(edge_index.shape[1], dtype=dtype)
-        weight = weight if edge_weight is None else edge_weight.to(dtype)
-        adjacency = normalized_adjacency(edge_index, weight, num_nodes, self.add_self_loops)
-        # A graph that is traced is no graph to keep, nor is one whose changes nobody counts.
-        tensors = [edge_index] if edge_weight is None else [edge_index, edge_weight]
-        counted = not any(tensor.is_inference() for tensor in tensors)
-        if self.cached and counted and not torch.compiler.is_exporting():
-            # Holding the tensors keeps their identities from being reused.
-            changes = _changes(edge_index), _changes(edge_weight)
-            self._seen = (edge_index, edge_weight, *changes, num_nodes, dtype)
-            self._adjacency = adjacency
+        """The matrix of :func:`normalized_adjacency`, in a given precision; at least single."""
+
+        def make() -> Adjacency:
+            precise = torch.float32 if _is_half(dtype) else dtype
+            weight = edge_index.new_ones(edge_index.shape[1], dtype=precise)
+            weight = weight if edge_weight is None else edge_weight.to(precise)
+            return normalized_adjacency(edge_index, weight, num_nodes, self.add_self_loops, degree)
+
+        if not self.cached:
+            return make()
+        tensors = (edge_index, edge_weight, degree)
+        adjacency: Adjacency = self._last.get(tensors, (num_nodes, dtype), make)
         return adjacency
-
-
-def _changes(tensor: Tensor | None) -> int:
-    """How often a tensor was changed in place; torch does not count in inference mode."""
-    return 0 if tensor is None or tensor.is_inference() else tensor._version
 
 
 class FeatureDropout(nn.Dropout):
@@ -193,8 +249,7 @@ class FeatureLinear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
         super().__init__(in_features, out_features, bias)
-        self._columns: tuple[Tensor, int] | None = None
-        self._pattern: tuple[Tensor, Tensor, Tensor] | None = None
+        self._kept: tuple[Tensor, int, tuple[Tensor, Tensor, Tensor]] | None = None
 
     def reset_parameters(self) -> None:
         """Draws the weights of Glorot and Bengio (2010)."""
@@ -206,26 +261,27 @@ class FeatureLinear(nn.Linear):
         """Mapped features."""
         if input.layout != torch.sparse_csr:
             return super().forward(input)
+        if _is_half(input.dtype):
+            input = input.float()
         out = SparseMatrix(input, self._transpose(input)).matmul(self.weight.t())
         return out if self.bias is None else out + self.bias
 
     def _transpose(self, x: Tensor) -> Tensor:
         """The transpose; its pattern is kept, since dropout changes the values alone."""
         columns = x.col_indices()
-        kept = self._columns
+        kept, counted = self._kept, not columns.is_inference()
         if (
             kept is None
-            or columns.is_inference()
+            or not counted
             or kept[0].data_ptr() != columns.data_ptr()
             or kept[0].shape != columns.shape
-            or kept[1] != _changes(columns)
+            or kept[1] != columns._version
         ):
             counts = x.crow_indices().diff()
             rows = torch.repeat_interleave(torch.arange(len(counts), device=x.device), counts)
             order = (columns * x.shape[0] + rows).argsort()
             starts = F.pad(torch.bincount(columns, minlength=x.shape[1]).cumsum(0), (1, 0))
-            self._columns = (columns, _changes(columns))
-            self._pattern = (starts, rows[order], order)
-        assert self._pattern is not None
-        starts, rows, order = self._pattern
+            kept = (columns, columns._version if counted else -1, (starts, rows[order], order))
+            self._kept = kept if counted else None
+        starts, rows, order = kept[2]
         return csr_tensor(starts, rows, x.values()[order], (x.shape[1], x.shape[0]))

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from datamodules.seeds import Key, seed_of
+
 _BLOCK = 16  # torch's normal generator on a CPU fills whole blocks of this many numbers
 
 
@@ -15,7 +17,7 @@ class SharedNoise:
     :class:`~datamodules.loading.loader.TensorLoader` deals them.
 
     Args:
-        seed: Seed of the batch, the same on every rank.
+        seed: Seed of the batch, or a key that holds it, the same on every rank.
         num_rows: Rows of this rank.
         rank: Rank of this process.
         world_size: Number of processes.
@@ -23,7 +25,7 @@ class SharedNoise:
     """
 
     def __init__(
-        self, seed: int, num_rows: int, rank: int, world_size: int, device: torch.device
+        self, seed: Key, num_rows: int, rank: int, world_size: int, device: torch.device
     ) -> None:
         self.num_rows, self.rank, self.world_size = num_rows, rank, world_size
         self.device = device
@@ -36,9 +38,8 @@ class SharedNoise:
         return draws[self.rank :: self.world_size][: self.num_rows]
 
     def _reseeded(self) -> torch.Generator:
-        # A seed for each draw: the ranks may draw different amounts. The hash of integers is the
-        # same in every process.
-        self._generator.manual_seed(hash((self._seed, self._count)) & (2**63 - 1))
+        # A seed for each draw: the ranks may draw different amounts.
+        self._generator.manual_seed(seed_of(self._seed, self._count))
         self._count += 1
         return self._generator
 

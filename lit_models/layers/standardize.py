@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datamodules.errors import InputError
+
 
 def widest_float(device: torch.device) -> torch.dtype:
     """Float64, or float32 where the device has no wider type (Apple's)."""
@@ -70,6 +72,23 @@ class Standardize(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std)
         self.is_fitted = True
+
+    def check_single_precision(self, what: str, device: str) -> None:
+        """Checks that single precision tells the values of every column apart.
+
+        Args:
+            what: Name of the values, for the message.
+            device: Name of the device that has no other.
+
+        Raises:
+            InputError: Naming the first column that it does not.
+        """
+        lost = (self.mean.abs() > 2.0**18 * self.std).nonzero()
+        if len(lost):
+            raise InputError(
+                f"column {lost[0, 0].item() + 1} of {what} varies too little for its size in "
+                f"single precision, all that {device} has; add --trainer.accelerator cpu"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Values in units of the training set's standard deviation.

@@ -7,6 +7,8 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
+from lit_models.layers.standardize import widest_float
+
 
 class LinkScores(Metric):
     """Area under the ROC curve, average precision and hits at k of candidate edges.
@@ -44,7 +46,7 @@ class LinkScores(Metric):
         """The three scores over all candidates."""
         scores, targets = dim_zero_cat(self.scores), dim_zero_cat(self.targets)
         # Ranks in place of scores: torchmetrics squeezes scores into [0, 1], where large ones tie.
-        ranks = torch.unique(scores, return_inverse=True)[1].double()
+        ranks = torch.unique(scores, return_inverse=True)[1].to(widest_float(scores.device))
         ranks = (ranks + 1) / (len(scores) + 2)
         absent = scores[targets == 0].sort(descending=True).values
         true = scores[targets == 1]

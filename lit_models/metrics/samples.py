@@ -69,14 +69,14 @@ class SlicedWasserstein(Metric):
             preds: Generated samples, ``(B, ...)``.
             target: True samples, ``(B, ...)``.
         """
-        self.preds.append(preds.flatten(1).to(widest_float(preds.device)))
-        self.target.append(target.flatten(1).to(widest_float(target.device)))
+        # Projected, so that the state does not grow with the size of a sample.
+        for state, samples in ((self.preds, preds), (self.target, target)):
+            flat = samples.flatten(1).to(widest_float(samples.device))
+            state.append(flat @ self.directions.to(flat))
 
     def compute(self) -> Tensor:
         """The distance, in the units of the samples."""
-        preds, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
-        directions = self.directions.to(preds)
-        return wasserstein(preds @ directions, target @ directions).mean()
+        return wasserstein(dim_zero_cat(self.preds), dim_zero_cat(self.target)).mean()
 
 
 class MMD(Metric):

@@ -25,7 +25,10 @@ class Family(NamedTuple):
         block_prefix: Of a block's names, theirs.
         transposed: Whether their linear weights are stored input first.
         sizes: Names of the sizes in ``config.json``.
-        fixed: Entries of ``config.json`` our classes assume, with their values.
+        fixed: Entries of ``config.json`` that change what is computed, with the values that our
+            classes compute with; the family's own defaults where they agree.
+        silent: Entries that change nothing here: names, versions, and what sizes, rates of dropout
+            or generation are by default.
         norm_first: Place of the norms.
     """
 
@@ -38,6 +41,7 @@ class Family(NamedTuple):
     sizes: dict[str, str]
     fixed: dict[str, Any]
     norm_first: bool
+    silent: tuple[str, ...] = ()
 
 
 GPT2 = Family(
@@ -65,8 +69,23 @@ GPT2 = Family(
         "num_layers": "n_layer",
         "num_heads": "n_head",
     },
-    fixed={"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
+    fixed={
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "reorder_and_upcast_attn": False,
+        "add_cross_attention": False,
+        "is_encoder_decoder": False,
+        "n_inner": None,
+    },
     norm_first=True,
+    silent=(
+        *("n_ctx", "attn_pdrop", "embd_pdrop", "resid_pdrop", "use_cache"),
+        *("summary_activation", "summary_first_dropout", "summary_proj_to_labels"),
+        *("summary_type", "summary_use_proj"),
+    ),
 )
 
 BERT = Family(
@@ -100,8 +119,23 @@ BERT = Family(
         "num_layers": "num_hidden_layers",
         "num_heads": "num_attention_heads",
     },
-    fixed={"hidden_act": "gelu", "layer_norm_eps": 1e-12},
+    fixed={
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "tie_word_embeddings": True,
+        "position_embedding_type": "absolute",
+        "type_vocab_size": 2,
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "is_encoder_decoder": False,
+    },
     norm_first=False,
+    silent=(
+        *("attention_probs_dropout_prob", "hidden_dropout_prob", "classifier_dropout"),
+        *("intermediate_size", "use_cache", "directionality", "gradient_checkpointing"),
+        *(f"pooler_{name}" for name in ("fc_size", "num_attention_heads", "num_fc_layers")),
+        *("pooler_size_per_head", "pooler_type"),
+    ),
 )
 
 
@@ -116,9 +150,7 @@ def read_folder(folder: Path, family: Family, source: str) -> tuple[Weights, dic
             f"pretrained {source} is of type {config.get('model_type')!r}; this model takes "
             f"{family.model_type!r}"
         )
-    for name, value in family.fixed.items():
-        if config.get(name, value) != value:
-            raise ValueError(f"pretrained {source} has {name}={config[name]}, not {value}")
+    _check_config(config, family, source)
     sizes = {ours: config[theirs] for ours, theirs in family.sizes.items() if theirs in config}
     theirs = _read_safetensors(folder)
     if not any(name.startswith(family.prefix) for name in theirs):
@@ -129,10 +161,53 @@ def read_folder(folder: Path, family: Family, source: str) -> tuple[Weights, dic
         ): value
         for name, value in theirs.items()
     }
+    _check_tied(renamed, family, source)
     return _translate(renamed, family, int(sizes["num_layers"])), {
         **sizes,
         "norm_first": family.norm_first,
     }
+
+
+# Entries of every family that change nothing here.
+_SILENT = (
+    *("architectures", "model_type", "torch_dtype", "dtype", "_name_or_path", "name_or_path"),
+    *("transformers_version", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id"),
+    *("initializer_range", "task_specific_params", "id2label", "label2id", "num_labels"),
+    *("problem_type", "finetuning_task", "return_dict", "output_attentions", "torchscript"),
+    *("output_hidden_states", "output_past", "_attn_implementation", "use_bfloat16"),
+    *("tokenizer_class", "prefix", "cross_attention_hidden_size", "chunk_size_feed_forward"),
+    *("decoder_start_token_id", "tie_encoder_decoder", "pruned_heads", "auto_map"),
+    *("_num_labels", "gradient_checkpointing", "language", "name", "_attn_implementation_autoset"),
+    # What generation does by default, as older files keep it.
+    *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "temperature"),
+    *("num_beam_groups", "diversity_penalty", "top_k", "top_p", "typical_p", "length_penalty"),
+    *("repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+    *("bad_words_ids", "num_return_sequences", "output_scores", "return_dict_in_generate"),
+    *("forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "suppress_tokens"),
+    *("exponential_decay_length_penalty", "begin_suppress_tokens", "tf_legacy_loss"),
+)
+
+
+def _check_config(config: dict[str, Any], family: Family, source: str) -> None:
+    """Compares every entry of ``config.json`` with what our class computes.
+
+    Raises:
+        ValueError: Naming the entry that differs, or that nobody here knows.
+    """
+    for name, value in config.items():
+        wanted = family.fixed.get(name, value)
+        if name == "n_inner" and value == 4 * config.get("n_embd", 0):
+            continue
+        if value != wanted:
+            raise ValueError(
+                f"pretrained {source} has {name}={value}, not {wanted}: it computes something else"
+            )
+        known = (*family.fixed, *family.sizes.values(), *family.silent, *_SILENT)
+        if name not in known and value not in (None, False, {}, []):
+            raise ValueError(
+                f"pretrained {source} has {name}={value!r}, which may change what it computes and "
+                "is not known here; give a plain GPT-2 or BERT"
+            )
 
 
 def _read_safetensors(folder: Path) -> Weights:
@@ -151,6 +226,26 @@ def _read_safetensors(folder: Path) -> Weights:
         except (OSError, error_class) as error:
             raise ValueError(f"{file} is no readable safetensors file: {error}") from error
     return weights
+
+
+def _check_tied(theirs: Weights, family: Family, source: str) -> None:
+    """Checks that an output projection, where the file holds one, is the token embedding.
+
+    Raises:
+        ValueError: If it has weights of its own.
+    """
+    embedding = theirs.get(f"{family.outer[_token_embedding(family)]}.weight")
+    for name in ("lm_head.weight", "transformer.lm_head.weight", "cls.predictions.decoder.weight"):
+        head = theirs.get(name)
+        if head is not None and embedding is not None and not torch.equal(head, embedding):
+            raise ValueError(
+                f"pretrained {source}: {name} is not the token embedding, to which the output is "
+                "tied here; give a model with tied embeddings"
+            )
+
+
+def _token_embedding(family: Family) -> str:
+    return next(name for name in family.outer if name.endswith("token_embedding"))
 
 
 def _names(family: Family, num_layers: int) -> list[tuple[str, tuple[str, ...]]]:
@@ -227,7 +322,8 @@ def _their_weights(net: nn.Module, family: Family) -> Weights:
 def _their_config(net: nn.Module, family: Family) -> dict[str, Any]:
     """``config.json`` of a network."""
     sizes = sizes_of(net)
-    config: dict[str, Any] = {"model_type": family.model_type, **family.fixed}
+    fixed = {name: value for name, value in family.fixed.items() if value is not None}
+    config: dict[str, Any] = {"model_type": family.model_type, **fixed}
     config |= {theirs: sizes[ours] for ours, theirs in family.sizes.items()}
     if family is GPT2:
         # The default special tokens belong to GPT-2's own vocabulary.

@@ -30,6 +30,7 @@ def bare_forward(num_sample_steps: int) -> Ratio:
     x = torch.randn(_NUM_SAMPLES, 1)
     reverse = model.ddpm.reverse(x.clone(), model.draws(_NUM_SAMPLES, seed=0))
     inputs = [x, *(step.clone() for step in reverse)][:-1]
+    assert model.embedding is not None
     embeddings = model.embedding(model.ddpm.sampler_steps.t).split(1)
 
     def forward_passes() -> None:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,92 @@ def test_runs_of_one_process_stay_in_their_folders(offline, monkeypatch):
         assert main([*fit, "--run_id", name]) == 0
         (run,) = of_type(records(offline / name / "runs" / "tiny" / name), "run")
         assert run.run_id == name
+
+
+def test_project_and_name_follow_the_environment(offline, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "my-thesis")
+    monkeypatch.setenv("WANDB_NAME", "trial-7")
+    fit = ["fit", "--config", CONFIG, "--trainer.max_epochs", "1"]
+    assert main([*fit, "--run_id", "a"]) == 0
+    assert main([*fit, "--run_id", "b", "--wandb.project", "p", "--wandb.name", "n"]) == 0
+    runs = offline / "runs" / "tiny"
+    (a,), (b,) = (of_type(records(runs / name), "run") for name in "ab")
+    assert (a.project, a.display_name) == ("my-thesis", "trial-7")
+    assert (b.project, b.display_name) == ("p", "n")
+    monkeypatch.delenv("WANDB_PROJECT")
+    last = str(runs / "a" / "checkpoints" / "last.ckpt")
+    assert main(["fit", "--config", CONFIG, "--ckpt_path", last]) == 0
+    assert {run.project for run in of_type(records(runs / "a"), "run")} == {"my-thesis"}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server that answers nothing but errors, in the place of W&B's."""
+    handler = type("Refusing", (BaseHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+        thread.join()
+
+
+def online(folder: Path, url: str, *options: str, **variables: str):
+    """An online fit in a process of its own, which has no service of an earlier test."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT.parent), str(ROOT)])}
+    environment |= {"WANDB_BASE_URL": url, "WANDB_MODE": "online", "HOME": str(folder), **variables}
+    command = [sys.executable, "-m", "lit_models", "fit", "--config", CONFIG, *options]
+    return subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_an_online_run_without_network_ends_in_one_line(tmp_path):
+    done = online(tmp_path, "http://127.0.0.1:9", WANDB_API_KEY="a" * 40)
+    assert done.returncode == 2
+    assert done.stderr.startswith("lit-models: error: W&B cannot record online: its server does")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_online_run_without_network_records_offline_where_asked(tmp_path):
+    options = ["--wandb.unreachable", "offline", "--wandb.log_model", "true"]
+    done = online(tmp_path, "http://127.0.0.1:9", *options, WANDB_API_KEY="a" * 40)
+    assert done.returncode == 0, done.stderr
+    assert "lit-models: W&B records offline: its server does not answer" in done.stderr
+    assert len(list(tmp_path.glob("runs/tiny/*/wandb/offline-run-*/*.wandb"))) == 1
+
+
+def test_an_online_run_without_key_ends_in_one_line(tmp_path, server):
+    done = online(tmp_path, server)
+    assert done.returncode == 2
+    assert "lit-models: error: W&B cannot record online: " in done.stderr
+    assert "wandb login" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_online_run_without_key_records_offline_where_asked(tmp_path, server):
+    done = online(tmp_path, server, "--wandb.unreachable", "offline")
+    assert done.returncode == 0, done.stderr
+    assert "lit-models: W&B records offline: " in done.stderr
+    assert len(list(tmp_path.glob("runs/tiny/*/wandb/offline-run-*/*.wandb"))) == 1
+
+
+@pytest.mark.parametrize("home", [None, "/proc/nowhere"])
+def test_a_run_without_a_home_says_nothing_of_it(tmp_path, home):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "XDG_"))}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT.parent), str(ROOT)])}
+    environment.pop("HOME", None)
+    if home is not None:
+        environment["HOME"] = home
+    command = [sys.executable, "-m", "lit_models", "fit", "--config", CONFIG]
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
 
 
 def test_two_processes_make_one_run(offline):

@@ -31,9 +31,9 @@ def test_windows_follow_the_file(series):
         path, "price", ["load"], window=7, horizon=3, val_rows=13, test_rows=17
     )
     assert (data.in_features, data.num_train) == (2, 67 - 7 - 3 + 1)
-    train, val, test = (data.split(split) for split in ("train", "val", "test"))
-    torch.testing.assert_close(train.x[5, :, 0], 100 + torch.arange(5.0, 12))
-    torch.testing.assert_close(train.y[5], 100 + torch.arange(12.0, 15))
+    train, val, test = (data.windows(split) for split in ("train", "val", "test"))
+    torch.testing.assert_close(train.x[5, :, 0], 100 + torch.arange(5.0, 12).double())
+    torch.testing.assert_close(train.y[5], 100 + torch.arange(12.0, 15).double())
     np.testing.assert_allclose(train.x[5, :, 1], frame["load"][5:12], rtol=1e-6)
     # Each split's targets are its own: rows 0-66, 67-79 and 80-96.
     for split, first, last in ((train, 7, 66), (val, 67, 79), (test, 80, 96)):
@@ -69,22 +69,31 @@ def test_baselines_by_hand(series):
 def test_ridge_forecasts_a_line(series):
     path, _ = series
     data = CSVSeriesDataModule(path, "price", window=4, horizon=3)
-    name = "ridge regression on differences from the last value"
-    assert data.baselines[name][0] < 1e-3
+    assert data.baselines["ridge regression"][0] < 1e-3
     assert data.baselines["last value"][0] == pytest.approx((1 + 4 + 9) / 3)
 
 
 def test_predictions_carry_dates(series):
     path, frame = series
-    data = CSVSeriesDataModule(path, "load", window=5, horizon=2, test_rows=11, val_rows=11)
-    test = data.split("test")
+    options = {"window": 5, "horizon": 2, "test_rows": 11, "val_rows": 11}
+    data = CSVSeriesDataModule(path, "load", predict_windows="test", **options)
+    test = data.windows("test")
     table = data.prediction_frame({"prediction": test.y, "target": test.y})
-    assert list(table.columns) == [
-        *("last_observed", "last_observed_row"),
-        *("prediction_1", "prediction_2", "target_1", "target_2"),
-    ]
-    assert str(table["last_observed"].iloc[0].date()) == frame["date"][85]
-    np.testing.assert_allclose(table["prediction_1"], frame["load"][86:96], rtol=1e-6)
+    assert list(table.columns) == ["date", "step", "prediction", "target"]
+    assert list(table["step"][:4]) == [1, 2, 1, 2]
+    assert str(table["date"].iloc[0].date()) == frame["date"][86]
+    np.testing.assert_array_equal(table["prediction"][::2], frame["load"][86:96])
+
+
+def test_without_a_file_the_steps_behind_the_last_row_are_predicted(series):
+    path, frame = series
+    data = CSVSeriesDataModule(path, "load", window=5, horizon=3)
+    data.setup("predict")
+    batch = data.windows("predict")
+    np.testing.assert_array_equal(batch.x[0, :, 0], frame["load"][-5:])
+    table = data.prediction_frame({"prediction": torch.zeros(1, 3), "target": batch.y})
+    assert list(table.columns) == ["date", "step", "prediction"]
+    assert list(table["date"].astype(str)) == ["2024-05-07", "2024-05-08", "2024-05-09"]
 
 
 def test_new_file_to_predict(series, tmp_path):
@@ -93,10 +102,7 @@ def test_new_file_to_predict(series, tmp_path):
     frame.head(6).to_csv(new, index=False)
     data = CSVSeriesDataModule(path, "load", window=5, predict_path=str(new))
     data.setup("predict")
-    batch = data.split("predict")
-    np.testing.assert_allclose(batch.x[0, :, 0], frame["load"][1:6], rtol=1e-6)
-    table = data.prediction_frame({"prediction": torch.zeros(1, 1), "target": batch.y})
-    assert list(table.columns) == ["last_observed", "last_observed_row", "prediction"]
+    np.testing.assert_array_equal(data.windows("predict").x[0, :, 0], frame["load"][1:6])
     frame.head(4).to_csv(new, index=False)
     with pytest.raises(InputError, match="has 4 rows; a window needs 5"):
         CSVSeriesDataModule(path, "load", window=5, predict_path=str(new)).setup("predict")

@@ -39,6 +39,17 @@ def saved(folder, **changes):
     return {"path": str(folder / "graph.pt")}
 
 
+def several(folder, *changes):
+    """Saved graphs of three nodes each with a class of its own, changed one by one."""
+    edges = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    graphs = [
+        Data(**({"x": torch.randn(3, 2), "edge_index": edges, "y": torch.tensor([k % 2])} | change))
+        for k, change in enumerate(changes)
+    ]
+    torch.save(graphs, folder / "graphs.pt")
+    return {"path": str(folder / "graphs.pt")}
+
+
 def test_csv_becomes_one_graph_with_three_masks(tmp_path):
     data = GraphDataModule(**write_csv(tmp_path))
     train, val, test = (data.split(s) for s in ("train", "val", "test"))
@@ -130,7 +141,7 @@ def test_several_saved_graphs_have_a_class_each(tmp_path):
     ]
     torch.save(graphs, tmp_path / "graphs.pt")
     data = GraphDataModule(path=str(tmp_path / "graphs.pt"))
-    assert (data.level, data.edge_features, data.num_classes) == ("graph", 4, 2)
+    assert (data.level, data.edge_features, data.out_features) == ("graph", 4, 2)
     assert [data.split(s).num_graphs for s in ("train", "val", "test")] == [19, 5, 6]
     assert data.baseline["test/accuracy"].value == 0.5
 
@@ -219,10 +230,56 @@ MISTAKES = {
         "class 'fox' has no training node",
     ),
     "one class": (lambda f: write_csv(f, lambda t: t.assign(y="cat")), "at least two classes"),
-    "target of numbers": (lambda f: write_csv(f, lambda t: t.assign(y=range(40))), "40 classes"),
+    "names as classes": (
+        lambda f: write_csv(f, lambda t: t.assign(y=[f"k{i}" for i in range(40)])),
+        "40 classes in 40 targets; for a number add --data.task regression",
+    ),
     "float classes": (
-        lambda f: saved(f, y=torch.rand(40)),
+        lambda f: saved(f, y=torch.rand(40)) | {"task": "classification"},
         "y must hold one whole number",
+    ),
+    "mask of node numbers": (
+        lambda f: saved(
+            f,
+            train_mask=torch.arange(20),
+            val_mask=torch.arange(20, 30),
+            test_mask=torch.arange(30, 40),
+        ),
+        "train_mask holds node numbers; give 40 booleans",
+    ),
+    "overlapping masks": (
+        lambda f: saved(
+            f, **{f"{s}_mask": torch.arange(40) % 4 < 2 for s in ("train", "val", "test")}
+        ),
+        "20 nodes are in both train_mask and val_mask",
+    ),
+    "weight that is no number": (
+        lambda f: saved(f, edge_weight=torch.full((38,), float("nan"))),
+        "weight of edge 0 is nan",
+    ),
+    "negative weight of a saved edge": (
+        lambda f: saved(f, edge_weight=torch.linspace(1, -1, 38)),
+        "weight of edge 19 is -.*, negative",
+    ),
+    "too few weights": (
+        lambda f: saved(f, edge_weight=torch.ones(5)),
+        "edge_weight has 5 entries for 38 edges",
+    ),
+    "attribute that is no number": (
+        lambda f: saved(f, edge_attr=torch.full((38, 2), float("inf"))),
+        "attribute of edge 0 is inf",
+    ),
+    "attributes in some graphs": (
+        lambda f: several(f, {}, {"edge_attr": torch.ones(3, 1)}),
+        "graph 1: edge_attr has 1 column, that of graph 0 nothing",
+    ),
+    "another width": (
+        lambda f: several(f, {}, {"x": torch.ones(3, 7)}),
+        "graph 1: x has 7 columns, that of graph 0 2 columns",
+    ),
+    "edges without a header": (
+        lambda f: write_csv(f, edges=lambda t: t.rename(columns={"a": "n0", "b": "n1"})),
+        "has no header: its first row names the nodes 'n0' and 'n1'",
     ),
     "no edges": (drop_edges, "has no edges; without any, use a table model"),
     "empty edges": (lambda f: write_csv(f, edges=lambda t: t.iloc[:0]), "has no edges"),
@@ -294,3 +351,170 @@ def test_own_nodes_are_fitted_and_predicted_by_name(tmp_path, experiment):
     assert (known["class"] == known["target"]).mean() > 0.9
     total = table["probability_cat"] + table["probability_dog"]
     np.testing.assert_allclose(total, 1, rtol=1e-5)
+
+
+def test_reverses_keep_weights_and_attributes(tmp_path):
+    weight, attributes = torch.arange(38) + 0.5, torch.randn(38, 2)
+    files = saved(tmp_path, edge_weight=weight, edge_attr=attributes)
+    train = GraphDataModule(**files).split("train")
+    found = {
+        (s, t): (w, *a)
+        for (s, t), w, a in zip(
+            train.edge_index.T.tolist(),
+            train.edge_weight.tolist(),
+            train.edge_attr.tolist(),
+            strict=True,
+        )
+    }
+    assert len(found) == 76
+    for k in range(38):
+        expected = (weight[k].item(), *attributes[k].tolist())
+        assert found[k, k + 2] == found[k + 2, k] == pytest.approx(expected)
+    assert GraphDataModule(**files, directed=True).split("train").edge_index.shape[1] == 38
+
+
+def test_names_keep_their_zeros_and_na_is_a_name(tmp_path):
+    names = [f"{i:05d}" for i in range(NUM_NODES - 1)] + ["NA"]
+    labels = np.where(np.arange(NUM_NODES) % 2 == 0, "NA", "01")
+    files = write_csv(
+        tmp_path,
+        lambda t: t.assign(name=names, y=labels),
+        lambda t: pd.DataFrame({"a": names[:-1], "b": names[1:]}),
+    )
+    data = GraphDataModule(**files)
+    assert data.class_names == ["01", "NA"]
+    assert (data.split("predict").y >= 0).all()
+    outputs = {
+        "class": torch.zeros(NUM_NODES, dtype=torch.long),
+        "probability": torch.full((NUM_NODES, 2), 0.5),
+        "target": data.split("predict").y,
+    }
+    frame = data.prediction_frame(outputs)
+    assert frame["node"].tolist() == names
+    assert frame["target"].tolist() == labels.tolist()
+
+
+TARGETS = {
+    "a number": ({"y": torch.rand(NUM_NODES)}, "regression", (NUM_NODES, 1)),
+    "a column of numbers": ({"y": torch.rand(NUM_NODES, 1)}, "regression", (NUM_NODES, 1)),
+    "several numbers": ({"y": torch.rand(NUM_NODES, 3)}, "regression", (NUM_NODES, 3)),
+    "labels": ({"y": (torch.rand(NUM_NODES, 4) < 0.5).float()}, "multilabel", (NUM_NODES, 4)),
+    "classes as 0. and 1.": (
+        {"y": (torch.arange(NUM_NODES) % 2).float()},
+        "classification",
+        (NUM_NODES,),
+    ),
+    "a column of classes": (
+        {"y": (torch.arange(NUM_NODES) % 2).view(-1, 1)},
+        "classification",
+        (NUM_NODES,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_targets_of_nodes_come_in_many_forms(tmp_path, name):
+    changes, task, shape = TARGETS[name]
+    data = GraphDataModule(**saved(tmp_path, **changes))
+    batch = data.split("train")
+    assert data.task == task
+    assert batch.y.shape == shape
+    torch.testing.assert_close(batch.y.double().flatten(), changes["y"].double().flatten())
+    from lit_models import LitGCN
+
+    model = LitGCN(3, data.num_classes, task=task)
+    model.take_scale(data)
+    output = model.step(batch)
+    assert torch.isfinite(output.loss)
+    assert output.num_targets == batch.y[batch.mask].numel()
+    assert set(data.baseline) <= {f"test/{m}" for m in model.test_metrics.keys(keep_base=True)}
+
+
+@pytest.mark.parametrize("y", [1, 1.5, [0.5, 2.0]])
+def test_targets_of_graphs_come_in_many_forms(tmp_path, y):
+    changes = [{"y": torch.as_tensor(y) * (k % 2) if k else y} for k in range(30)]
+    data = GraphDataModule(**several(tmp_path, *changes))
+    batch = data.split("train")
+    assert data.level == "graph"
+    assert len(batch.y) == batch.num_graphs
+    assert data.task == ("classification" if y == 1 else "regression")
+
+
+def test_nodes_of_many_graphs_are_split_by_graph(tmp_path):
+    changes = [{"y": torch.tensor([0, 1, k % 2])} for k in range(20)]
+    data = GraphDataModule(**several(tmp_path, *changes))
+    assert data.level == "node"
+    splits = [data.split(s) for s in ("train", "val", "test")]
+    assert [s.num_graphs for s in splits] == [13, 3, 4]
+    assert all(s.mask.all() and len(s.y) == 3 * s.num_graphs for s in splits)
+
+
+def test_graphs_without_features_get_degrees(tmp_path):
+    changes = [
+        {"x": None, "num_nodes": 3, "edge_index": torch.tensor([[0], [1 + k % 2]])}
+        for k in range(30)
+    ]
+    data = GraphDataModule(**several(tmp_path, *changes))
+    batch = data.split("train")
+    assert (batch.x.argmax(1) == torch.bincount(batch.edge_index[1], minlength=len(batch.x))).all()
+
+
+def test_folds_partition_the_graphs(tmp_path):
+    files = several(tmp_path, *[{} for _ in range(40)])
+    tests = []
+    for fold in range(5):
+        data = GraphDataModule(**files, folds=5, fold=fold)
+        rows = data._targets
+        assert len(set(rows["train"]) | set(rows["val"]) | set(rows["test"])) == 40
+        assert [len(rows[s]) for s in ("train", "val", "test")] == [24, 8, 8]
+        assert data._all_targets.y[torch.from_numpy(rows["test"])].sum() == 4
+        tests += rows["test"].tolist()
+    assert sorted(tests) == list(range(40))
+
+
+def test_new_nodes_are_read_as_the_run_knows_them(tmp_path):
+    data = GraphDataModule(**write_csv(tmp_path))
+    known, x = data.knowledge(), data.split("train").x
+    (tmp_path / "new").mkdir()
+    new = write_csv(tmp_path / "new", lambda t: t.drop(columns="y").iloc[5:], lambda t: t.iloc[5:])
+    fresh = GraphDataModule(
+        path=str(tmp_path / "gone.csv"),
+        edges_path="gone.csv",
+        predict_path=new["path"],
+        predict_edges_path=new["edges_path"],
+    )
+    fresh.adopt(known)
+    assert (fresh.in_features, fresh.num_classes, fresh.predict_split) == (3, 2, "predict")
+    batch = fresh.split("predict")
+    torch.testing.assert_close(batch.x, x[5:])
+    assert (batch.y < 0).all()
+
+
+def test_scale_of_several_graphs_is_the_training_graphs(tmp_path):
+    changes = [{"x": torch.full((3, 1), float(k)) + torch.rand(3, 1)} for k in range(30)]
+    data = GraphDataModule(**several(tmp_path, *changes), scaling="standard")
+    torch.testing.assert_close(data.split("train").x.mean(), torch.tensor(0.0), atol=1e-6, rtol=0)
+    rows = data._targets["train"]
+    x = torch.cat([changes[k]["x"] for k in rows]).double()
+    assert data.knowledge()["scale"][0] == pytest.approx([x.mean().item()])
+
+
+def test_rivals_see_the_targets_of_the_run(tmp_path):
+    rivals = GraphDataModule(**write_csv(tmp_path)).rivals
+    assert set(rivals["test/accuracy"]) == {
+        "logistic regression on the features",
+        "label propagation",
+    }
+    assert rivals["test/accuracy"]["logistic regression on the features"] == 1
+    numbers = GraphDataModule(**saved(tmp_path, y=torch.rand(NUM_NODES))).rivals
+    assert set(numbers["test/mse"]) == {"ridge regression on the features"}
+
+
+def test_changed_rows_are_noticed(tmp_path):
+    first = GraphDataModule(**write_csv(tmp_path))
+    state = first.state_dict()
+    same, other = (GraphDataModule(**write_csv(tmp_path), seed=seed) for seed in (0, 1))
+    for data in (same, other):
+        data.load_state_dict(state)
+    assert same.other_rows("test") is None
+    assert "it was trained on" in other.other_rows("test")

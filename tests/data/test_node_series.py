@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from datamodules import InputError, NodeSeriesDataModule
+from lit_models import LitSTGNN
 from lit_models.__main__ import main
 
 NAMES = ["north", "south", "east", "west", "center"]
@@ -25,7 +26,7 @@ def write(folder, series=None, edges=None):
 def test_windows_follow_the_rows(tmp_path):
     files = write(tmp_path)
     data = NodeSeriesDataModule(**files, window=4, horizon=3, val_rows=10, test_rows=12)
-    values = pd.read_csv(files["path"])[NAMES].to_numpy(dtype=np.float32)
+    values = pd.read_csv(files["path"])[NAMES].to_numpy()
     train, val, test = (data.split(s) for s in ("train", "val", "test"))
     assert (len(train.x), len(val.x), len(test.x)) == (32, 8, 10)
     assert train.x.shape[1:] == (4, 5, 1)
@@ -60,9 +61,9 @@ MISTAKES = {
         {"edges": lambda t: t.assign(to="moon")},
         "'to' is 'moon', no node of .*series.csv's header",
     ),
-    "missing value": (
-        {"series": lambda t: t.assign(east=[None, *t["east"][1:]])},
-        "row 2: no value in column 'east'",
+    "node without a value": (
+        {"series": lambda t: t.assign(east=[*[None] * 50, *t["east"][50:]])},
+        "'east' has no value in training rows",
     ),
     "text": ({"series": lambda t: t.assign(east="x")}, "row 2: 'east' is 'x', not a finite"),
     "dates out of order": ({"series": lambda t: t.iloc[::-1]}, "does not follow"),
@@ -103,6 +104,72 @@ def test_forecasts_have_a_row_per_window_and_node(tmp_path):
     assert list(table.columns)[-2:] == ["prediction_1", "prediction_2"]
 
 
-def test_features_reach_the_model_in_float32(tmp_path):
-    batch = NodeSeriesDataModule(**write(tmp_path)).split("train")
-    assert batch.x.dtype == batch.y.dtype == torch.float32
+def test_values_keep_the_digits_of_the_file(tmp_path):
+    files = write(tmp_path, lambda t: t.assign(**{name: t[name] + 5e8 for name in NAMES}))
+    batch = NodeSeriesDataModule(**files, window=4).split("train")
+    values = pd.read_csv(files["path"])[NAMES].to_numpy()
+    assert batch.x.dtype == batch.y.dtype == torch.float64
+    np.testing.assert_array_equal(batch.x[0, :, :, 0], values[:4])
+
+
+@pytest.mark.parametrize("marked", [None, 0.0])
+def test_missing_values_have_no_part_in_anything(tmp_path, marked):
+    rng = np.random.default_rng(1)
+    holes = rng.random((60, 5)) < 0.2
+    holes[:3] = False
+
+    def pierced(table):
+        values = table[NAMES].to_numpy(copy=True)
+        values[holes] = np.nan if marked is None else marked
+        return table.assign(**dict(zip(NAMES, values.T, strict=True)))
+
+    data = NodeSeriesDataModule(**write(tmp_path, pierced), window=4, missing_value=marked)
+    whole = NodeSeriesDataModule(**write(tmp_path), window=4)
+    batch, full = data.split("test"), whole.split("test")
+    here = torch.from_numpy(holes[48:])
+    assert torch.equal(batch.y[:, 0].isnan(), here)
+    torch.testing.assert_close(batch.y[:, 0][~here], full.y[:, 0][~here], rtol=0, atol=0)
+    mean, std = data.standardization["y_scaler"]
+    values = np.where(holes, np.nan, whole._series[0])[:36]
+    np.testing.assert_allclose(mean, np.nanmean(values, 0))
+    np.testing.assert_allclose(std, np.nanstd(values, 0))
+    last = data.baselines["last value"][0]
+    assert np.isfinite(last)
+    model = LitSTGNN(1, 5, 1, 4)
+    model.take_scale(data)
+    output = model.step(batch)
+    assert output.num_targets == int((~here).sum())
+    assert torch.isfinite(output.loss)
+    error = ((model(batch) - batch.y) / std)[~batch.y.isnan()]
+    assert output.loss.item() == pytest.approx(error.square().mean().item(), rel=1e-5)
+
+
+def test_channels_tell_the_time(tmp_path):
+    dates = pd.date_range("2024-03-04", periods=60, freq="6h").astype(str)
+    files = write(tmp_path, lambda t: t.assign(week=dates))
+    data = NodeSeriesDataModule(
+        **files, window=4, channels=["time_of_day", "day_of_week", "observed"]
+    )
+    x = data.split("train").x
+    assert data.in_features == x.shape[-1] == 6
+    # A Monday at 0, 6, 12 and 18 o'clock.
+    expected = torch.tensor([[0.0, 1], [1, 0], [0, -1], [-1, 0]]).double()
+    torch.testing.assert_close(x[0, :, 3, 1:3], expected, rtol=0, atol=1e-12)
+    assert x[0, 0, 0, 3:5].tolist() == pytest.approx([0, 1])
+    assert (x[..., 5] == 1).all()
+    LitSTGNN(6, 5, 1, 4).take_scale(data)
+
+
+def test_a_run_predicts_without_its_training_file(tmp_path):
+    files = write(tmp_path)
+    known = NodeSeriesDataModule(**files, window=4).knowledge()
+    fresh = NodeSeriesDataModule("gone.csv", files["edges_path"], 4, predict_path=files["path"])
+    fresh.adopt(known)
+    assert fresh.num_nodes == 5
+    assert fresh.split("predict").x.shape == (1, 4, 5, 1)
+
+
+def test_short_series_are_seen_in_small_batches(tmp_path):
+    data = NodeSeriesDataModule(**write(tmp_path), window=4, batch_size=None)
+    data.setup("fit")
+    assert data.batch_size == 4

@@ -140,10 +140,10 @@ def test_wrong_files(tmp_path):
     with pytest.raises(InputError, match=r"numpy\.save"):
         _ = ArrayDataModule(str(tmp_path / "objects.npy")).sample_shape
     path = save(tmp_path, np.arange(5.0))
-    with pytest.raises(InputError, match="one class for each"):
+    with pytest.raises(InputError, match="one for each"):
         _ = ArrayDataModule(path, save(tmp_path, np.arange(4), "y.npy")).num_classes
-    with pytest.raises(InputError, match="whole numbers"):
-        _ = ArrayDataModule(path, save(tmp_path, np.arange(5) - 1, "y.npy")).num_classes
+    with pytest.raises(InputError, match="whole numbers or words"):
+        _ = ArrayDataModule(path, save(tmp_path, np.arange(5) / 2, "y.npy")).num_classes
     with pytest.raises(InputError, match="val_fraction"):
         ArrayDataModule(path, val_fraction=0.6, test_fraction=0.4)
 
@@ -155,3 +155,123 @@ def test_digits():
     assert data.split("train").x0.shape[1:] == (1, 8, 8)
     assert data.split("test").y.unique().tolist() == list(range(10))
     assert DigitsDataModule(conditional=False).split("val").y is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "sample_shape"),
+    [
+        ((12, 8, 12, 3), (3, 8, 12)),
+        ((12, 7, 9, 1), (1, 7, 9)),
+        ((12, 3, 8, 12), (3, 8, 12)),
+        ((12, 3, 12, 3), (3, 12, 3)),  # both could be channels: as the docs say
+        ((12, 2, 8, 12), (2, 8, 12)),
+    ],
+)
+def test_channels_are_noticed_where_they_stand(tmp_path, capsys, shape, sample_shape):
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    data = ArrayDataModule(save(tmp_path, array))
+    assert data.sample_shape == sample_shape
+    last = sample_shape[0] == shape[3] and sample_shape[0] != shape[1]
+    assert ("which stand last" in capsys.readouterr().err) == last
+    picture = data.read_rows(np.array([3]))[0].numpy()
+    np.testing.assert_array_equal(picture, np.moveaxis(array[3], -1, 0) if last else array[3])
+    other = ArrayDataModule(str(tmp_path / "x.npy"), channels="first")
+    assert other.sample_shape == shape[1:]
+
+
+@pytest.mark.parametrize("names", [[1, 2, 9], ["cat", "dog", "ox"], [-3, 0, 2**40]])
+def test_classes_of_any_name(tmp_path, names):
+    labels = np.array([names[i % 3] for i in range(60)])
+    x = save(tmp_path, np.arange(60.0))
+    data = ArrayDataModule(x, save(tmp_path, labels, "y.npy"), num_generated=7)
+    assert (data.num_classes, list(data.class_names)) == (3, names)
+    batch = data.split("train")
+    assert [names[code] for code in batch.y] == labels[batch.x0[:, 0].long()].tolist()
+    assert data.split("predict").y.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    one = ArrayDataModule(x, labels, num_generated=4, generated_class=names[2])
+    assert one.split("predict").y.tolist() == [2] * 4
+    with pytest.raises(InputError, match="was never seen"):
+        ArrayDataModule(x, labels, generated_class="horse").setup("predict")
+    outputs = {"sample": torch.zeros(3, 1), "class": torch.tensor([2, 0, 2])}
+    data.write_predictions(outputs, tmp_path)
+    assert np.load(tmp_path / "classes.npy").tolist() == [names[2], names[0], names[2]]
+
+
+def test_batches_are_read_late_and_hold_what_the_file_holds(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (40, 5, 6), dtype=np.uint8)
+    data = ArrayDataModule(save(tmp_path, array), batch_size=7, eval_batch_size=3)
+    assert isinstance(data._stored.rows, np.memmap)
+    rows = data._rows
+    assert sorted(np.concatenate(list(rows.values()))) == list(range(40))
+    seen = torch.cat([batch.x0 for batch in data.test_dataloader()])
+    np.testing.assert_array_equal(seen[:, 0].numpy(), array[rows["test"]])
+    assert seen.dtype == torch.float32
+    mean, std = data.standardization["x_scaler"]
+    train = array[rows["train"]]
+    assert mean.item() == pytest.approx(train.mean(), rel=1e-12)
+    assert std.item() == pytest.approx(train.std(), rel=1e-12)
+
+
+def test_numbers_that_single_precision_rounds_stay_whole(tmp_path):
+    array = 1e9 + np.arange(30.0)[:, None]
+    data = ArrayDataModule(save(tmp_path, array))
+    rows = data.split("train").x0
+    assert rows.dtype == torch.float64
+    assert set(rows[:, 0].tolist()) <= set(array[:, 0])
+
+
+def test_standardization_in_blocks(tmp_path, monkeypatch):
+    array = np.random.default_rng(0).normal(5.0, 3.0, (50, 4))
+    data = ArrayDataModule(save(tmp_path, array))
+    whole = data.standardization["x_scaler"]
+    monkeypatch.setattr("datamodules.own.stored_samples._BLOCK", 12)
+    assert len(list(data.training_blocks())) > 5
+    for one, other in zip(whole, data.standardization["x_scaler"], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+
+
+def test_half_of_the_pictures_are_mirrored_anew_each_epoch(tmp_path):
+    array = np.zeros((60, 2, 2), dtype=np.uint8)
+    array[:, :, 0] = 255
+    data = ArrayDataModule(save(tmp_path, array), flip=True, batch_size=14)
+    loader = data.train_dataloader()
+    epochs = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        epochs.append(torch.cat([batch.x0[:, 0, 0, 0] for batch in loader]) == 0)
+    assert 0.2 < epochs[0].float().mean() < 0.8
+    assert not torch.equal(*epochs)
+    assert (data.val_dataloader().fetch(torch.arange(6), 0).x0[:, 0, 0, 0] == 255).all()
+
+
+def test_a_run_knows_its_samples_without_the_file(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (30, 6, 5, 3), dtype=np.uint8)
+    labels = np.array(["a", "b", "c"] * 10)
+    data = ArrayDataModule(save(tmp_path, array), labels)
+    state = data.state_dict()
+    later = ArrayDataModule(str(tmp_path / "gone.npy"), str(tmp_path / "gone_too.npy"))
+    later.load_state_dict(state)
+    later.setup("predict")
+    assert later.sample_shape == (3, 6, 5)
+    assert later.num_classes == 3
+    outputs = {"sample": torch.full((4, 3, 6, 5), 300.2), "class": torch.tensor([0, 1, 2, 0])}
+    (tmp_path / "run").mkdir()
+    path = later.write_predictions(outputs, tmp_path / "run")
+    assert (tmp_path / "run" / "samples" / "c" / "2.png").is_file()
+    assert (tmp_path / "run" / "samples.png").is_file()
+    assert np.load(path).dtype == np.uint8
+    assert np.load(path).max() == 255
+    same = ArrayDataModule(str(tmp_path / "x.npy"), labels)
+    same.load_state_dict(state)
+    assert same.other_rows("test") is None
+    other = ArrayDataModule(array[5:], labels[5:])
+    other.load_state_dict(state)
+    assert "of the 5 test rows" in other.other_rows("test")
+    wrong = ArrayDataModule(array[:, :5])
+    wrong.load_state_dict(state)
+    with pytest.raises(InputError, match="the run was trained on"):
+        wrong.setup("fit")
+    unseen = ArrayDataModule(array, np.array(["a", "b", "x"] * 10))
+    unseen.load_state_dict(state)
+    with pytest.raises(InputError, match="'x', which the run was not trained on"):
+        unseen.setup("fit")

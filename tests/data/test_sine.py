@@ -113,6 +113,7 @@ def test_splits_are_disjoint_and_repeatable():
     ("arguments", "message"),
     [
         ({"noise_std": 0.0}, "noise_std must be positive, got 0"),
+        ({"period": -1.0}, "period must be positive, got -1"),
         ({"window": 0}, "window must be at least 1, got 0"),
         ({"frequency_range": (1.5, 0.5)}, "frequency_range must be positive and ascending"),
     ],
@@ -120,3 +121,31 @@ def test_splits_are_disjoint_and_repeatable():
 def test_wrong_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         SineDataModule(**arguments)
+
+
+def test_density_floors_of_a_known_phase_are_those_of_the_noise():
+    """With no phase to find the density is normal: CRPS std / sqrt(pi), pinball std phi(z)."""
+    floors = SineDataModule(phase_turns=1e-9, noise_std=0.2, horizon=2).density_floors
+    normal = torch.distributions.Normal(0.0, 1.0)
+    levels = torch.tensor([0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975])
+    pinball = 0.2 * normal.log_prob(normal.icdf(levels)).exp().mean().item()
+    assert floors["crps"] == pytest.approx(0.2 / math.sqrt(math.pi), rel=1e-3)
+    assert floors["pinball"] == pytest.approx(pinball, rel=1e-3)
+
+
+def test_the_posterior_scores_what_its_floor_says():
+    """Quantiles of the posterior, by sorting the grid's draws, on windows of the test."""
+    data = SineDataModule(num_test=4000)
+    test = data.split("test")
+    grid = data._clean(*data._grid(), data.window + 1)
+    past, ahead = grid[:, : data.window], grid[:, data.window]
+    rows = torch.arange(0, 4000, 4)
+    log = (test.x[rows, :, 0].double() @ past.T - 0.5 * past.square().sum(1)) / data.noise_std**2
+    generator = torch.Generator().manual_seed(0)
+    draws = ahead[torch.multinomial(log.softmax(1), 4000, replacement=True, generator=generator)]
+    draws = draws + data.noise_std * torch.randn(draws.shape, generator=generator)
+    levels = torch.tensor([0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975]).double()
+    error = test.y[rows].double() - draws.quantile(levels, dim=1).T
+    losses = torch.maximum(levels * error, (levels - 1) * error).mean(1)
+    standard_error = losses.std().item() / math.sqrt(len(losses))
+    assert abs(losses.mean().item() - data.density_floors["pinball"]) < 4 * standard_error

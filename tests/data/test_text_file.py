@@ -1,5 +1,6 @@
 """A user's text: windows, parts, vocabularies, the cache, prompts, and every kind of wrong file."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,8 @@ from datamodules import (
     PromptsDataModule,
     TextFileDataModule,
 )
+from datamodules.files.token_cache import encoder
+from datamodules.files.tokenization import train_characters, train_tokenizer
 from datamodules.own.prompts import PromptTemplate, prompt_batch
 
 WORDS = "the cat sat on the mat and the dog ran to the red hat"
@@ -266,11 +269,128 @@ def test_a_file_of_prompts(text, tmp_path):
     data.setup("predict")
     batch = next(iter(data.predict_dataloader()))
     assert batch.tokens.shape == (2, 11)
-    frame = data.prediction_frame({"completion": batch.tokens[:, -3:]})
-    assert frame.completion.tolist() == ["cat", "ran"]
+    outputs = {"completion": batch.tokens[:, -3:], "num_tokens": torch.tensor([3, 3])}
+    data.stop = ["n"]
+    frame = data.prediction_frame({**outputs, "ended": torch.tensor([0, 2])})
+    assert frame.completion.tolist() == ["cat", "ra"]
+    assert frame.ended.tolist() == ["length", "stop string"]
     assert frame.prompt.tolist() == ["the cat", "the dog ran"]
     with pytest.raises(InputError, match="a file of prompts is for predict"):
         data.setup("fit")
     prompts.write_text("\n")
     with pytest.raises(InputError, match="has no line with text"):
         PromptsDataModule(str(prompts), str(tmp_path)).setup("predict")
+
+
+def test_the_vocabulary_travels_with_the_run(text, tmp_path, capsys):
+    first = module(text, tmp_path, seq_len=13)
+    state = first.state_dict()
+    other = tmp_path / "other.txt"
+    other.write_text(Path(text).read_text().replace("t", "q")[::-1])
+    second = module(str(other), tmp_path, seq_len=13)
+    second.load_state_dict(state)
+    assert second.tokenizer.to_str() == first.tokenizer.to_str()
+    assert second.tokenizer.token_to_id("[UNK]") in second.split("test")[0]
+    assert "the vocabulary lacks" in capsys.readouterr().err
+    assert "is not the checkpoint's" in second.other_rows("test")
+    again = module(text, tmp_path, seq_len=13)
+    again.load_state_dict(state)
+    assert again.other_rows("test") is None
+    older = module(text, tmp_path, seq_len=13, tokenizer="bpe")
+    older.load_state_dict({"tokenizer": first.tokenizer.to_str()})
+    assert older.vocab_size == first.vocab_size
+
+
+def test_prompts_need_no_training_text(text, tmp_path):
+    (tmp_path / "prompts.txt").write_text("\ufeffthe cat\n")
+    data = module("gone.txt", tmp_path, predict_path=str(tmp_path / "prompts.txt"))
+    data.adopt(module(text, tmp_path).knowledge())
+    assert data.prompts == ["the cat"]
+    assert data.split("predict").tokens.shape == (1, 7)
+    with pytest.raises(InputError, match="knows no token of the prompt 'XYZ'"):
+        prompt_batch(["XYZ"], data.tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_truncation_and_padding_of_a_tokenizer_are_off(text, tmp_path, kind):
+    plain = module(text, tmp_path, tokenizer=kind, seq_len=13, max_vocab_size=300)
+    tokenizer = plain.tokenizer
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=31)
+    (tmp_path / "tokenizer.json").write_text(tokenizer.to_str())
+    given = module(text, tmp_path, tokenizer=str(tmp_path), seq_len=13)
+    assert given.tokenizer.truncation is None
+    assert given.tokenizer.padding is None
+    assert len(given._corpus.tokens) == len(plain._corpus.tokens)
+    rows = prompt_batch([WORDS, "the"], given.tokenizer)
+    assert int(rows.mask[1].sum()) < 8 < int(rows.mask[0].sum())
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe", "wordpiece"])
+def test_documents_are_kept_apart(tmp_path, kind):
+    folder = tmp_path / "books"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.txt").write_text("the cat sat\r\n" * 30)
+    (folder / "more" / "b.txt").write_text("a dog ran\n" * 30)
+    rows = [{"text": f"row {i}\u2028 of text"} for i in range(9)]
+    (folder / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for path in (str(folder), str(folder / "**" / "*.*"), [str(p) for p in folder.rglob("*.*")]):
+        data = module(path, tmp_path, tokenizer=kind, seq_len=13, max_vocab_size=290)
+        end = data.tokenizer.token_to_id("<|endoftext|>")
+        assert (data._corpus.tokens == end).sum() == 11
+    assert data._corpus.counts.sum() == len(data._corpus.tokens)
+    assert data.baseline["test/cross_entropy"].value > 0
+    if kind != "wordpiece":
+        whole = data.decode(torch.tensor(data._corpus.tokens.astype(int)))
+        assert "sat\n" in whole
+        assert "\r" not in whole
+        assert "row 3\u2028 of text<|endoftext|>row 4" in whole
+    with pytest.raises(InputError, match="line 1: no text in the field 'body'; it has 'text'"):
+        module(str(folder / "c.jsonl"), tmp_path, field="body").setup("fit")
+    with pytest.raises(InputError, match=r"no file '.*nowhere/"):
+        module(str(tmp_path / "nowhere" / "*.txt"), tmp_path).setup("fit")
+
+
+def test_characters_by_table_are_those_of_the_tokenizer(tmp_path):
+    text = "".join(chr(c) for c in (*range(32, 200), 0x4E2D, 0x1F600)) * 3 + "eee [UNK] \t\n"
+    texts = [text, "e\u0301a\u0000"]
+    trained = train_tokenizer("char", texts, 120, ("[UNK]",), "[UNK]")
+    ours = train_characters(texts, 120, ("[UNK]",), "[UNK]")
+    assert ours.get_vocab() == trained.get_vocab()
+    probe = "eaz\u4e2d\u00ff\n"
+    assert encoder(ours, True)([probe])[0].tolist() == trained.encode(probe).ids
+
+
+def test_typed_special_tokens_are_text(tmp_path):
+    frame = pd.DataFrame({"text": ["a [SEP] b [PAD]", "b a [CLS]"] * 20, "label": ["x", "y"] * 20})
+    path = tmp_path / "typed.csv"
+    frame.to_csv(path, index=False)
+    data = LabelledTextDataModule(str(path), context_length=30)
+    for row, real in zip(data.split("train").tokens, data.split("train").mask, strict=True):
+        assert sum(int(token) < 5 and int(token) != 1 for token in row[real]) == 2
+
+
+def test_cut_texts_classes_and_rivals(tmp_path, capsys):
+    path = labelled(tmp_path)
+    data = LabelledTextDataModule(path, tokenizer="word", context_length=4)
+    data.split("train")
+    assert "are longer than --data.context_length 4" in capsys.readouterr().err
+    assert data.rivals["test/accuracy"]["TF-IDF and logistic regression"] == 1.0
+    state = data.state_dict()
+    texts = pd.DataFrame({"text": ["nice cat"], "label": ["good"]})
+    texts.to_csv(tmp_path / "new.csv", index=False)
+    new = LabelledTextDataModule("gone.csv", predict_path=str(tmp_path / "new.csv"))
+    new.load_state_dict(state)
+    assert new.class_names == ["bad", "good"]
+    assert new.split("predict").tokens.shape == (1, 4)
+    Path(path).write_text(Path(path).read_text() + "one more cat,good\n" * 9)
+    again = LabelledTextDataModule(path, tokenizer="word", context_length=4)
+    again.load_state_dict(state)
+    assert "test rows it was trained on" in again.other_rows("test")
+
+
+def test_a_vocabulary_without_delimiters(text, tmp_path):
+    characters = module(text, tmp_path).tokenizer
+    (tmp_path / "tokenizer.json").write_text(characters.to_str())
+    data = LabelledTextDataModule(labelled(tmp_path), tokenizer=str(tmp_path), context_length=40)
+    assert data.split("train").mask.sum(1).max() == len("such a nice dog")

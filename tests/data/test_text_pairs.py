@@ -54,9 +54,53 @@ def test_the_vocabulary_is_of_the_training_part_alone(files, tmp_path):
     other = TextPairsDataModule(**files, tokenizer="word")
     other.load_state_dict(fingerprint)
     assert other.src_vocab_size == data.src_vocab_size
-    write(tmp_path / "path.tsv", sentences(97, 5))
+    write(tmp_path / "path.tsv", [("other", "words")] * 97)
+    grown = TextPairsDataModule(**files, tokenizer="word")
+    grown.load_state_dict(fingerprint)
+    assert grown.src_vocab_size == data.src_vocab_size
+    assert "1 val rows it was trained on 0" in grown.other_rows("val")
+    older = {"vocabulary": data._fingerprint}
     with pytest.raises(InputError, match=r"path.tsv is not the checkpoint's; give the training"):
-        TextPairsDataModule(**files, vocab_size=300).load_state_dict(fingerprint)
+        TextPairsDataModule(**files, tokenizer="word").load_state_dict(older)
+
+
+def test_prediction_needs_no_training_file(files, tmp_path):
+    knowledge = TextPairsDataModule(**files, tokenizer="word").knowledge()
+    new = write(tmp_path / "new.tsv", [("hund", "hund")])
+    data = TextPairsDataModule("gone.tsv", predict_path=new, tokenizer="word")
+    data.adopt(knowledge)
+    assert data.split("predict").src.shape == (1, 2)
+    assert data.src_vocab_size > 3
+
+
+def test_long_and_empty_lines_are_skipped_or_cut(files, tmp_path, capsys):
+    files["val_path"] = write(tmp_path / "v.tsv", [("hund " * 9, "rot"), ("", "rot"), ("rot", "x")])
+    options = {**files, "tokenizer": "word", "max_length": 7, "empty": "skip"}
+    with pytest.raises(InputError, match=r"v.tsv, line 1: 10 src tokens.*too_long skip or cut"):
+        TextPairsDataModule(**options).split("val")
+    skipped = TextPairsDataModule(**options, too_long="skip")
+    assert len(skipped.split("val").src) == 1
+    assert skipped.references("val") == ["x"]
+    cut = TextPairsDataModule(**options, too_long="cut")
+    assert cut.split("val").src[0].tolist().index(EOS) == 6
+    said = capsys.readouterr().err
+    assert "1 of 3 lines lack a side and are skipped" in said
+    assert "1 of 2 val pairs exceed max_length=7 and are cut" in said
+
+
+def test_repeated_pairs_and_a_third_column_are_said(tmp_path, capsys):
+    path = tmp_path / "deu.txt"
+    path.write_text("".join(f"Go.\tGeh {i % 5}.\tCC-BY {i}\n" for i in range(40)))
+    data = TextPairsDataModule(str(path), tokenizer="word")
+    assert data.references("test")[0].startswith("Geh")
+    said = capsys.readouterr().err
+    assert "the third column is no part of a pair" in said
+    assert "4 of the 4 test pairs are training pairs too" in said
+
+
+def test_a_vocabulary_that_cannot_be_reversed_is_refused(files):
+    with pytest.raises(InputError, match=r"use --data\.tokenizer bpe"):
+        TextPairsDataModule(**files, tokenizer="wordpiece")
 
 
 def test_shares_of_one_file_are_disjoint(tmp_path):
@@ -87,7 +131,7 @@ def test_predictions_keep_every_line(files, tmp_path):
         ("a\tb\n\nc\td\n", "line 2: empty; remove the line"),
         ("a\tb\n   \n", "line 2: empty; remove the line"),
         ("a\tb\nc d\n", "line 2: 0 tabs; a pair is source<TAB>target"),
-        ("a\tb\tc\n", "line 1: 2 tabs"),
+        ("a\tb\tc\nd\te\n", "line 1: 2 tabs"),
         ("a\tb\n\tc\n", "line 2: the source is empty"),
         ("a\tb\nc\t\n", "line 2: the target is empty"),
         ("", "is empty; it needs source<TAB>target lines"),
@@ -101,15 +145,13 @@ def test_bad_lines_are_named(files, tmp_path, text, message):
             _ = TextPairsDataModule(**{**files, option: str(path)}).src_vocab_size
 
 
-def test_unseen_tokens_are_named(files, tmp_path):
+def test_unseen_tokens_are_named(files, tmp_path, capsys):
     pairs = [("hund läuft", "gras rot"), ("hund bellt laut", "rot gras")]
     files["val_path"] = write(tmp_path / "val.tsv", pairs)
     data = TextPairsDataModule(**files, tokenizer="word")
-    message = (
-        r"val.tsv, line 2: the vocabulary lacks 'bellt' \(2 such src tokens\); read as \[UNK\]"
-    )
-    with pytest.warns(UserWarning, match=message):
-        batch = data.split("val")
+    batch = data.split("val")
+    message = "val.tsv, line 2: the vocabulary lacks 'bellt' (2 such src tokens); read as [UNK]"
+    assert message in capsys.readouterr().err
     assert data.token_names(batch.src[1], "src") == ["hund", "[UNK]", "[UNK]", "[EOS]"]
     strict = TextPairsDataModule(**files, tokenizer="word", unknown="error")
     with pytest.raises(InputError, match="line 2: the vocabulary lacks 'bellt'; raise vocab_size"):

@@ -1,5 +1,7 @@
 """BERT against Hugging Face's, with padding and segments, its defining property, its losses."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -204,3 +206,14 @@ def test_no_hidden_token_is_no_loss():
     output = model.step(TokenBatch(tokens, torch.full_like(tokens, -100)))
     assert output.loss.item() == 0
     assert F.cross_entropy(model(tokens)[0], tokens[0]).isfinite()
+
+
+@pytest.mark.parametrize(
+    "entry", [{"is_decoder": True}, {"tie_word_embeddings": False}, {"type_vocab_size": 1}]
+)
+def test_a_folder_that_computes_otherwise_is_refused(folder, tmp_path, entry):
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **entry}))
+    shutil.copy(folder / "model.safetensors", tmp_path)
+    with pytest.raises(ValueError, match=f"has {next(iter(entry))}="):
+        load_pretrained(network(), str(tmp_path))

@@ -76,6 +76,35 @@ def test_sampler_law_of_a_mixture():
     assert 0 < distance < 0.02
 
 
+@pytest.mark.parametrize(("count", "spacing"), [(20, "quadratic"), (50, "quadratic"), (20, "even")])
+def test_dpm_solver_law(count, spacing):
+    """The law by following samples, by moments, and by the sampler itself."""
+    model = with_exact_network(law(3.0, 2.0), "dpm_solver", num_sample_steps=count, spacing=spacing)
+    levels = model.diffusion.alphas_cumprod
+    mean, std = gaussian_after_sampling(3.0, 2.0, model.sampler_steps, levels)
+    grid, cdf = law(3.0, 2.0).sampled(model.sampler_steps, levels)
+    assert (cdf - law(mean, std).cdf(grid)).abs().max() < 1e-6
+    start = draws(1, 4000).normal((1,), torch.float64)
+    samples = model.sample(4000, draws=draws(1, 4000), dtype=torch.float64)
+    assert samples.std() / start.std() == pytest.approx(std, rel=1e-9)
+    offset = mean + std * start.mean()
+    assert samples.mean().item() == pytest.approx(offset.item(), rel=1e-9)
+
+
+def test_twenty_steps_of_dpm_solver_beat_fifty_of_ddim():
+    true = GaussianMixtureDataModule().law
+    true = true.standardized(true.mean, true.std)
+
+    def distance(sampler, count):
+        model = with_exact_network(true, sampler, num_sample_steps=count)
+        grid, cdf = true.sampled(model.sampler_steps, model.diffusion.alphas_cumprod)
+        return torch.trapezoid((cdf - true.cdf(grid)).abs(), grid)
+
+    assert distance("dpm_solver", 20) < 0.5 * distance("ddim", 50)
+    # of second order: half the step, a quarter of the error, and a little more
+    assert distance("dpm_solver", 40) < 0.35 * distance("dpm_solver", 20)
+
+
 def test_ddim_eta_1_draws_the_samples_of_the_ancestral_sampler():
     options = {"sample_shape": (3,), "num_classes": 0, "num_steps": 53, "hidden_size": 11}
     ancestral = LitDDPM(**options, variance="posterior").double()
@@ -130,7 +159,7 @@ def test_rows_are_denoised_alike_in_blocks(guidance, monkeypatch):
     model, y = conditional(guidance), torch.arange(7) % 3
     whole = model.sample(7, y, seed=3)
     monkeypatch.setattr("lit_models.layers.ddpm._BLOCK", 3 * model.ddpm.num_hidden)
-    assert [len(rows) for rows, _ in model.ddpm._blocks(whole, [])] == [3, 3, 1]
+    assert [len(rows) for rows, *_ in model.ddpm._blocks(whole, whole, [])] == [3, 3, 1]
     torch.testing.assert_close(model.sample(7, y, seed=3), whole, rtol=1e-12, atol=1e-12)
 
 
@@ -192,6 +221,14 @@ def test_unet_shapes_and_conditioning(side):
         ({"hidden_size": 0}, "positive"),
         ({"guidance_weight": 1.0}, "guidance_weight=1 needs data with classes"),
         ({"class_dropout": 1.2}, "got 1.2"),
+        ({"guidance_weight": -5.0, "num_classes": 2}, "must not be negative, got -5"),
+        ({"eta": 5.0}, "eta must lie between 0 and 1, got 5"),
+        ({"dropout": 1.0}, "dropout must lie in"),
+        ({"min_snr_gamma": 0.0}, "min_snr_gamma must be positive"),
+        (
+            {"sample_shape": (1, 8, 8), "denoiser": "unet", "channel_multipliers": [0]},
+            "multipliers",
+        ),
         ({"num_time_features": 5}, "must be even"),
         ({"num_sample_steps": 0}, "got 0"),
     ],
@@ -249,3 +286,73 @@ def test_samples_after_a_fit_are_fresh():
     assert model.step_seed is not None
     assert not torch.equal(model.sample(5), model.sample(5))
     assert torch.equal(model.sample(5, seed=1), model.sample(5, seed=1))
+
+
+class Affine(nn.Module):
+    """A network of a user's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x, t, y):
+        assert t.shape == (len(x),)
+        return self.layer(torch.cat([x, t[:, None] / 29], 1))
+
+
+def test_a_network_of_ones_own_in_the_lightning_module(tmp_path):
+    model = LitDDPM((2,), 0, network=Affine(), num_steps=29)
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"denoiser"}
+    model.step(SampleBatch(torch.randn(8, 2))).loss.backward()
+    assert model.denoiser.layer.weight.grad.abs().sum() > 0
+    assert model.sample(5).shape == (5, 2)
+    assert "network" not in model.hparams
+
+
+def test_min_snr_weighs_the_training_loss_alone():
+    rows = SampleBatch(torch.randn(500, 2).double(), torch.arange(500) % 3)
+    plain, weighted = conditional(0.0), conditional(0.0, min_snr_gamma=1e-3)
+    # With so small a cut all weights are gamma / SNR.
+    levels = plain.ddpm.diffusion.alphas_cumprod
+    torch.testing.assert_close(weighted.loss_weights, 1e-3 * (1 - levels) / levels)
+    plain.draws = weighted.draws = lambda num_rows: draws(3, num_rows)
+    _, output, target, _ = plain._denoise(rows.x0, *_steps(plain, rows))
+    losses = (output - target).square().mean(1)
+    expected = (weighted.loss_weights[_steps(plain, rows)[0]] * losses).mean()
+    torch.testing.assert_close(weighted.step(rows).loss, expected)
+    torch.testing.assert_close(weighted.eval_step(rows).loss, plain.eval_step(rows).loss)
+
+
+def _steps(model, rows):
+    """Steps, classes and draws as a training step takes them."""
+    source = draws(3, len(rows.x0))
+    t, _ = model.step_sampler(source.uniform())
+    y = torch.where(source.uniform() < model.class_dropout, model.num_classes, rows.y)
+    return t, y, source
+
+
+class Rows(L.LightningDataModule):
+    """Eleven test rows in batches of four."""
+
+    num_test_samples = 6
+
+    def test_dataloader(self):
+        return TensorLoader(SampleBatch(torch.randn(11, 2)), 4)
+
+
+def test_a_test_draws_no_more_samples_than_asked_for():
+    model = LitDDPM((2,), 0, num_steps=5)
+    drawn = []
+    sample = model.sample
+    model.sample = lambda count, y=None: drawn.append(count) or sample(count, y)
+    trainer = L.Trainer(
+        logger=False,
+        accelerator="cpu",
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    (scores,) = trainer.test(model, datamodule=Rows(), verbose=False)
+    assert drawn == [4, 2, 0]
+    assert math.isfinite(scores["test/sliced_wasserstein"])
+    assert math.isfinite(scores["test/mmd"])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from lit_models.layers.gaussian_diffusion import GaussianDiffusion, StepSampler, cosine_betas
 
@@ -116,6 +116,60 @@ def test_ddim_steps_against_diffusers(eta, count):
         expected = scheduler.step(output, count - 1 - i, x, eta=eta, variance_noise=z).prev_sample
         got = steps.x[i] * x + steps.noise[i] * output + steps.std[i] * z
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("count", [1, 2, 13, T])
+@pytest.mark.parametrize("prediction", ["noise", "x0", "v"])
+def test_dpm_solver_steps_against_diffusers(schedule, count, prediction):
+    ours = GaussianDiffusion(T, schedule)
+    steps = ours.for_output(ours.dpm_solver(count), prediction)
+    names = {"noise": "epsilon", "x0": "sample", "v": "v_prediction"}
+    scheduler = DPMSolverMultistepScheduler(
+        T, prediction_type=names[prediction], final_sigmas_type="zero"
+    )
+    scheduler.set_timesteps(count)
+    scheduler.timesteps = steps.t
+    level = ours.alphas_cumprod[steps.t]
+    scheduler.sigmas = torch.cat([((1 - level) / level).sqrt(), level.new_zeros(1)])
+    scheduler.num_inference_steps = count
+    x = torch.randn(5, 3, dtype=torch.float64)
+    x0_x, x0_output = ours.x0_factors(steps.t, prediction)
+    memory = torch.zeros_like(x)
+    outputs = torch.randn(count, 5, 3, dtype=torch.float64)
+    for i, t in enumerate(steps.t):
+        theirs = scheduler.step(outputs[i], t, x).prev_sample  # in single precision
+        predicted = x0_x[i] * x + x0_output[i] * outputs[i]
+        moved = steps.x[i] * x + steps.noise[i] * outputs[i] + steps.memory[i] * memory
+        x, memory = moved, predicted
+        torch.testing.assert_close(x, theirs, rtol=1e-6, atol=1e-6 * predicted.abs().max().item())
+
+
+def test_steps_spread_as_squares_are_distinct():
+    for count in (2, 20, 50, 60, T):
+        t = GaussianDiffusion(T).dpm_solver(count).t
+        assert t[0] == T - 1
+        assert t[-1] == 0
+        assert (t.diff() < 0).all()
+    assert (
+        GaussianDiffusion(1000).dpm_solver(4).t - torch.tensor([999, 444, 111, 0])
+    ).abs().max() < 1
+
+
+@pytest.mark.parametrize("prediction", ["noise", "x0", "v"])
+def test_min_snr_weights_the_error_of_x0(prediction):
+    diffusion = GaussianDiffusion(T)
+    x0, noise, error = torch.randn(3, T, 4, dtype=torch.float64)
+    t = torch.arange(T)
+    x_t = diffusion.q_sample(x0, t, noise)
+    target = diffusion.target(x0, noise, t, prediction)
+    a, b = (factor[:, None] for factor in diffusion.x0_factors(t, prediction))
+    torch.testing.assert_close(a * x_t + b * target, x0, rtol=1e-8, atol=1e-8)
+    weights = diffusion.min_snr_weights(5.0, prediction)[:, None]
+    snr = (diffusion.alphas_cumprod / (1 - diffusion.alphas_cumprod))[:, None]
+    torch.testing.assert_close(
+        weights * error.square(), snr.clamp(max=5.0) * (b * error).square(), rtol=1e-8, atol=0
+    )
 
 
 def test_ddim_with_eta_1_over_all_steps_is_the_ancestral_sampler():

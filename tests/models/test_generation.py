@@ -1,10 +1,12 @@
 """Generation: with a cache as without, greedy as Hugging Face, each row for itself."""
 
+import lightning
 import pytest
 import torch
 
+from datamodules.batches import TokenBatch
 from lit_models import LitGPT
-from lit_models.decoding.sampling import Sampling, generate, pad_prompts
+from lit_models.decoding.sampling import Ending, Sampling, complete, generate, pad_prompts
 from lit_models.gpt import GPT, DecoderConfig
 from lit_models.weights.hugging_face import save_pretrained
 
@@ -141,3 +143,65 @@ def test_empty_prompts_are_refused(net):
     mask[1] = False
     with pytest.raises(ValueError, match="every prompt needs at least one token"):
         generate(net, tokens, 3, mask)
+
+
+def test_rows_end_for_a_reason_and_the_others_are_unmoved(net):
+    prompts, mask = pad_prompts([[1, 2, 3], [4], [5, 6], [7, 8, 9, 1]])
+    sampling = Sampling(1.2, seed=4)
+    whole = generate(net, prompts, 25, mask, sampling)
+    end = int(whole[0, 3])
+    ending = Ending(end, lambda tokens: tokens[-2:] == whole[1, 5:7].tolist())
+    for use_cache in (True, False):
+        done = complete(net, prompts, 25, mask, sampling, None, ending, use_cache)
+        for row in range(4):
+            length = int(done.lengths[row])
+            assert torch.equal(done.tokens[row, :length], whole[row, :length])
+            assert (done.tokens[row, length:] == 0).all()
+            ends = (whole[row] == end).nonzero()
+            if done.reasons[row] == 1:
+                assert length == int(ends[0]) + 1
+            elif done.reasons[row] == 0:
+                assert length == 25
+                assert len(ends) == 0
+        assert done.reasons[0] == 1
+        assert done.reasons[1] in (1, 2)
+    late = complete(net, prompts, 25, mask, sampling, None, ending._replace(min_tokens=9))
+    assert int(late.lengths.min()) >= 9
+    assert not (late.tokens[:, :8] == end).any()
+
+
+def test_repetition_penalty_is_hugging_faces(net):
+    processors = pytest.importorskip("transformers.generation.logits_process")
+    logits, tokens = torch.randn(3, V), torch.randint(V, (3, 6))
+    expected = processors.RepetitionPenaltyLogitsProcessor(1.7)(tokens, logits.clone())
+    torch.testing.assert_close(
+        Sampling(repetition_penalty=1.7).penalise(logits, tokens, None), expected
+    )
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[0, :3] = False
+    alone = Sampling(repetition_penalty=1.7).penalise(logits[:1], tokens[:1, 3:], None)
+    both = Sampling(repetition_penalty=1.7).penalise(logits, tokens, mask)
+    torch.testing.assert_close(both[:1], alone)
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_new_tokens": 0}, {"min_new_tokens": 99}, {"repetition_penalty": 0.0}]
+)
+def test_lengths_and_penalties_out_of_range(options):
+    with pytest.raises(ValueError, match="must"):
+        LitGPT(V, C, D, L, H, **options)
+
+
+def test_rows_of_any_loader_are_counted():
+    model = LitGPT(V, C, D, L, H, num_new_tokens=7).eval()
+    tokens = torch.ones(5, 2, dtype=torch.long)
+    trainer = lightning.Trainer(
+        logger=False, barebones=True, accelerator="cpu", enable_progress_bar=False
+    )
+
+    def collate(rows):
+        return TokenBatch(torch.stack(rows), torch.stack(rows))
+
+    loader = torch.utils.data.DataLoader(tokens, 2, collate_fn=collate)
+    found = torch.cat([out["completion"] for out in trainer.predict(model, loader)])
+    assert torch.equal(found, model.generate(tokens, 7))

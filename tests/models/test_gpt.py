@@ -1,7 +1,9 @@
 """GPT against Hugging Face's GPT-2 and the formula, its defining property, and its two weights."""
 
 import copy
+import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -307,3 +309,27 @@ def test_own_checkpoint_starts_another_model(tmp_path):
     assert "pretrained" not in model.hparams
     with pytest.raises(ValueError, match=r"num_heads=5, the model 4"):
         LitGPT(V, T, D, L, 4, pretrained=str(path))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"tie_word_embeddings": False},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"scale_attn_weights": False},
+        {"n_inner": 7},
+        {"rope_theta": 10_000.0},
+    ],
+)
+def test_a_folder_that_computes_otherwise_is_refused(folder, tmp_path, entry):
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **entry}))
+    shutil.copy(folder / "model.safetensors", tmp_path)
+    with pytest.raises(ValueError, match=f"has {next(iter(entry))}="):
+        load_pretrained(network(), str(tmp_path))
+
+
+def test_an_output_of_its_own_is_refused(folder, tmp_path):
+    source = corrupted(folder, tmp_path, lambda w: w.update({"lm_head.weight": torch.ones(V, D)}))
+    with pytest.raises(ValueError, match=r"lm_head.weight is not the token embedding"):
+        load_pretrained(network(), source)

@@ -152,7 +152,8 @@ def test_auxiliary_steps_shape_the_loss_alone():
     model = LitRecurrentForecaster(1, H, T, hidden_size=W, num_auxiliary=3)
     x, y = torch.randn(B, T, 1), torch.randn(B, H + 3)
     output = model.step(SeriesBatch(x, y))
-    torch.testing.assert_close(output.loss, F.mse_loss(model._forecast(x), y))
+    forecast = model.params(SeriesBatch(x, y))[..., 0]
+    torch.testing.assert_close(output.loss, F.mse_loss(forecast, y))
     assert output.preds.shape == output.target.shape == (B, H)
     evaluation = model.step(SeriesBatch(x, y[:, :H]))
     torch.testing.assert_close(evaluation.loss, F.mse_loss(model(x).float(), y[:, :H]))

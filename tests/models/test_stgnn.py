@@ -3,10 +3,12 @@
 import pytest
 import torch
 from graph_helpers import dense_adjacency, random_edges
+from torch import nn
 
 from datamodules.batches import GraphSeriesBatch
 from lit_models import LitSTGNN
 from lit_models.layers.graph import normalized_adjacency
+from lit_models.metrics.forecast_errors import ForecastErrors
 from lit_models.stgnn import GatedTemporalConv, GraphGRUCell, GraphPolynomial
 
 
@@ -138,3 +140,88 @@ def test_mistakes_are_named():
         LitSTGNN(2, 11, 4, 5, mode="rolling")
     with pytest.raises(ValueError, match="got 0, 1, 3, 1 and 1"):
         LitSTGNN(1, 11, 4, 5, hidden_size=0)
+
+
+def river(num_windows, seed=0):
+    """Two sources of white noise and a mouth that is their sum a step later."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(num_windows + 4, 3, generator=generator).double()
+    x[1:, 2] = x[:-1, 0] + x[:-1, 1]
+    rows = torch.arange(num_windows).unsqueeze(1)
+    edges = torch.tensor([[0, 1], [2, 2]])
+    windows = x[rows + torch.arange(3)].unsqueeze(-1)
+    return GraphSeriesBatch(windows, x[rows + 3], edges, None)
+
+
+class River:
+    """What a datamodule publishes."""
+
+    @property
+    def standardization(self):
+        scale = torch.zeros(3).double(), torch.tensor([1.0, 1.0, 2**0.5]).double()
+        return {"x_scaler": scale, "y_scaler": scale}
+
+    def split(self, name):
+        return river(300, {"train": 0, "val": 1}[name])
+
+
+def test_sources_of_a_directed_graph_are_heard():
+    model = LitSTGNN(1, 3, 1, 3)
+    nn.init.normal_(model.net.skip.lin.weight)
+    batch = river(5)
+    more = batch._replace(x=batch.x.clone())
+    more.x[:, -1, :2] += 100
+    model.take_scale(River())
+    assert ((model(more) - model(batch))[..., 2].abs() > 1).all()
+
+
+def test_autoregression_with_neighbours_forecasts_the_river():
+    model = LitSTGNN(1, 3, 1, 3, autoregression=True)
+    model.take_scale(River())
+    error = (model(river(400, 2)) - river(400, 2).y).square().mean((0, 1))
+    assert error[2] < 0.03
+    assert (error[:2] < 1.2).all()
+
+
+def test_the_network_starts_at_the_autoregression():
+    model = LitSTGNN(1, 3, 1, 3, autoregression=True).eval()
+    model.take_scale(River())
+    start, network = model._parts(river(7))
+    assert (network == 0).all()
+    torch.testing.assert_close(model(river(7)), model.y_scaler.inverse(start))
+
+
+def test_validation_never_ends_below_the_autoregression():
+    model = LitSTGNN(1, 3, 1, 3, autoregression=True).eval()
+    model.take_scale(River())
+    nn.init.normal_(model.net.head.weight)
+    val = River().split("val")
+    start, network = model._parts(val)
+    model._sum_over_ranks = lambda value: value
+    model.log_dict = lambda *args, **kwargs: None
+    model.validation_step(val, 0)
+    model.on_validation_epoch_end()
+    target = model.y_scaler(val.y)
+    losses = {s: (start + s * network - target).square().mean() for s in (0.0, 0.3, 0.7, 1.0)}
+    found = model.eval_step(val).loss
+    assert all(found <= loss + 1e-6 for loss in losses.values())
+    assert 0 <= model.network_share <= 1
+
+
+def test_errors_of_steps_ahead_are_the_formulas():
+    metric = ForecastErrors(6, (3, 6, 12))
+    preds, target = torch.randn(5, 6, 4).double(), torch.randn(5, 6, 4).double()
+    target[0, 2, 1], target[1, 5] = torch.nan, 0.0
+    metric.update(preds[:2], target[:2])
+    metric.update(preds[2:], target[2:])
+    found = metric.compute()
+    error = preds - target
+    assert set(found) == {
+        *("mse", "mae", "mse_last_step"),
+        *(f"{name}_step_{k}" for name in ("mae", "rmse", "mape") for k in (3, 6)),
+    }
+    torch.testing.assert_close(found["mse"], error.square().nanmean())
+    torch.testing.assert_close(found["rmse_step_3"], error[:, 2].square().nanmean().sqrt())
+    kept = target[:, 5] != 0
+    share = 100 * (error[:, 5] / target[:, 5]).abs()[kept].mean()
+    torch.testing.assert_close(found["mape_step_6"], share)

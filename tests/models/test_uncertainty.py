@@ -7,6 +7,8 @@ import torch
 from torch import distributions as D
 
 from datamodules.batches import SupervisedBatch
+from lit_models import LitBayesianMLP, LitMCDropoutMLP
+from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.metrics.predictive import (
     IntervalCoverage,
@@ -18,7 +20,6 @@ from lit_models.metrics.predictive import (
     classification_metrics,
     regression_metrics,
 )
-from lit_models.predictive import PredictiveClassifier, PredictiveRegressor
 
 S, B, K = 7, 5, 3
 
@@ -215,3 +216,19 @@ def test_columns_hold_what_they_say(mixture):
     classes = model.predict_step(batch._replace(y=torch.zeros(B)))
     torch.testing.assert_close(classes["probability"].sum(1), torch.ones(B))
     assert (classes["mutual_information"] <= classes["predictive_entropy"]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_intervals_of_half_precision(dtype):
+    means, stds = torch.tensor([[[0.0]], [[2.0]]]), torch.tensor([[[1.0]], [[0.5]]])
+    low, high = GaussianMixture(means.to(dtype), stds.to(dtype)).interval()
+    exact = GaussianMixture(means.double(), stds.double()).interval()
+    assert low.item() == pytest.approx(exact[0].item(), abs=0.03)
+    assert high.item() == pytest.approx(exact[1].item(), abs=0.03)
+
+
+@pytest.mark.parametrize("model", [LitBayesianMLP, LitMCDropoutMLP])
+@pytest.mark.parametrize("name", ["num_train", "num_draws"])
+def test_counts_are_at_least_one(model, name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        model(**{"in_features": 1, "out_features": 1, "num_train": 9, name: 0})

@@ -110,6 +110,25 @@ CASES = {
     ),
     "unknown clipping": ([*FIT, "--trainer.gradient_clip_algorithm", "magic"], "magic is invalid"),
     "unknown profiler": ([*FIT, "--trainer.profiler", "magic"], "profiler"),
+    "name that YAML reads as a boolean": (
+        [
+            *FIT,
+            "--data",
+            "CSVTabularDataModule",
+            "--data.path=a.csv",
+            "--data.target=y",
+            "--data.drop=[No]",
+        ],
+        "expected str, got False; quote a name that YAML reads as another type",
+    ),
+    "finder of a rate": (
+        [*FIT, "--trainer.callbacks+=LearningRateFinder"],
+        "LearningRateFinder changes the attribute `lr` of a model, which a LitTiny has not",
+    ),
+    "metric that stops early misspelt": (
+        [*FIT, "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss"],
+        "Early stopping conditioned on metric `val_loss` which is not available",
+    ),
     "unknown metric to watch": ([*FIT, "--checkpoint.monitor", "val/nothing"], "val/nothing"),
     "unknown direction": ([*FIT, "--checkpoint.mode", "best"], "min, max but got best"),
     "too few checkpoints": ([*FIT, "--checkpoint.save_top_k", "-5"], "save_top_k=-5"),

@@ -137,7 +137,11 @@ VALUES = {
         TABLE + "1e300,1,u\n",
         "row 42: 'a' is '1e300', not",
     ),
-    "date in another zone": ("series", SERIES + "2024-02-01T00:00+02:00,1\n", "'day' mixes time"),
+    "date in another zone": (
+        "series",
+        SERIES + "2024-02-01T00:00+02:00,1\n",
+        "not whole steps apart",
+    ),
     "no date": ("series", SERIES + "2024-02-31,1\n", "row 30: 'day' is '2024-02-31', not a date"),
     "date before the last": (
         "node series",

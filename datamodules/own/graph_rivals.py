@@ -1,0 +1,100 @@
+"""Cheap rivals of a graph model on the same targets: features alone, and neighbours alone."""
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from datamodules.batches import GraphBatch
+
+Scores = dict[str, dict[str, float]]
+_MAX_ROWS = 20_000
+_RETURN = 0.1  # share of its own label that a node keeps at each step of the propagation
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.to_dense() if x.layout != torch.strided else x
+
+
+def features_alone(
+    x: Tensor, y: Tensor, train: Tensor, test: Tensor, classification: bool, num_classes: int
+) -> Scores:
+    """Logistic or ridge regression on the features of each target.
+
+    Args:
+        x: Features, ``(M, F)``.
+        y: Targets, ``(M,)`` classes or ``(M, 1)`` numbers.
+        train: Rows to fit on.
+        test: Rows to score.
+        classification: Whether targets are classes.
+        num_classes: Number of classes.
+    """
+    rows = train[:_MAX_ROWS]
+    features = _dense(x).double().numpy()
+    scaler = StandardScaler().fit(features[rows])
+    fitted, asked = scaler.transform(features[rows]), scaler.transform(features[test])
+    if not classification:
+        error = Ridge(1.0).fit(fitted, y[rows].numpy()).predict(asked) - y[test].numpy().squeeze()
+        error = error.reshape(len(test), -1)
+        name = "ridge regression on the features"
+        mse, mae = float((error**2).mean()), float(abs(error).mean())
+        return {"test/mse": {name: mse}, "test/mae": {name: mae}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = LogisticRegression(max_iter=300).fit(fitted, y[rows].numpy())
+    probability = np.full((len(test), num_classes), 1e-12)
+    probability[:, model.classes_] = model.predict_proba(asked).clip(1e-12)
+    truth = y[test].numpy()
+    name = "logistic regression on the features"
+    loss = -np.log(probability[np.arange(len(test)), truth]).mean()
+    accuracy = (probability.argmax(1) == truth).mean()
+    return {
+        "test/accuracy": {name: float(accuracy)},
+        "test/cross_entropy": {name: float(loss)},
+    }
+
+
+def label_propagation(
+    graph: GraphBatch, y: Tensor, train: Tensor, test: Tensor, num_classes: int
+) -> Scores:
+    """Labels of the training nodes, spread along the edges without any features.
+
+    Zhou et al., "Learning with Local and Global Consistency" (2004), 50 steps.
+
+    Args:
+        graph: The one graph.
+        y: Class of each node, ``(N,)``.
+        train: Nodes whose class is given.
+        test: Nodes to score.
+        num_classes: Number of classes.
+    """
+    num_nodes = len(y)
+    source, target = graph.edge_index
+    weight = torch.ones(len(source)) if graph.edge_weight is None else graph.edge_weight.float()
+    degree = torch.zeros(num_nodes).index_add(0, target, weight)
+    root = degree.clamp(min=1e-12).rsqrt()
+    matrix = torch.sparse_coo_tensor(
+        torch.stack([target, source]), weight * root[source] * root[target], (num_nodes, num_nodes)
+    ).coalesce()
+    given = torch.zeros(num_nodes, num_classes)
+    given[train, y[train]] = 1.0
+    state = given
+    for _ in range(50):
+        state = (1 - _RETURN) * (matrix @ state) + _RETURN * given
+    prior = given.sum(0) / given.sum()
+    state = torch.where(state.sum(1, keepdim=True) > 0, state, prior)
+    accuracy = (state[test].argmax(1) == y[test]).double().mean().item()
+    return {"test/accuracy": {"label propagation": accuracy}}
+
+
+def together(*scores: Scores) -> Scores:
+    """Rivals by metric, then by method."""
+    found: Scores = {}
+    for part in scores:
+        for metric, methods in part.items():
+            found.setdefault(metric, {}).update(methods)
+    return found

@@ -1,0 +1,111 @@
+"""Dates of series: one format a column, read piece by piece; in UTC where cells have offsets."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from datamodules.errors import InputError
+from datamodules.files import dates as date_cells
+from datamodules.files.csv_files import check_complete
+from datamodules.files.notes import say
+from datamodules.files.tables import Column
+
+Array = np.ndarray[Any, Any]
+
+
+def holds_dates(column: Column) -> bool:
+    """Whether the first cells are dates; a wrong one further down is named when they are read."""
+    head = [cell.strip() for cell in column.text()[:50] if cell.strip()]
+    parsed = [date_cells.parse([cell], form).notna() for form in ("ISO8601",) for cell in head]
+    if sum(bool(found.all()) for found in parsed) > len(head) / 2:
+        return True
+    return bool(head) and any(
+        date_cells.parse(head, form).notna().mean() > 0.5 for form in date_cells.FORMATS
+    )
+
+
+def parse_dates(column: Column, decided: dict[str, Any]) -> Array:
+    """Dates of a column, ``(rows,)`` datetime64 in ns; with offsets from UTC, in UTC.
+
+    Args:
+        column: The column.
+        decided: Its format under ``date_format``, put there where it is not known.
+    """
+    form = decided.get("date_format")
+    if form is None:
+        form = decided["date_format"] = _format(column)
+    parts = []
+    for piece in column.pieces:  # piece by piece: a million cells at once weigh 100 MB
+        cells = [cell.strip() for cell in piece.levels()]
+        if form == "UTC":
+            read = pd.Series(pd.to_datetime(pd.Series(cells), format="ISO8601", utc=True))
+        else:
+            read = date_cells.parse(cells, form)
+        if read.isna().any():
+            column.dates(form)  # names the cell
+        if read.dt.tz is not None:
+            read = read.dt.tz_convert("UTC").dt.tz_localize(None)
+        parts.append(piece.spread(read.to_numpy(dtype="datetime64[ns]")))
+    return np.concatenate(parts)
+
+
+def _format(column: Column) -> str:
+    first = column.pieces[0].levels()
+    try:
+        form = date_cells.find_format([cell.strip() for cell in first], integers=True)
+        if form is not None:
+            return form
+    except InputError:
+        pass  # day or month: the whole column may tell
+    except ValueError:
+        return _utc(column)
+    try:
+        form = column.date_format(integers=True)
+    except InputError as error:
+        if isinstance(error.__cause__, InputError):
+            raise
+        return _utc(column)
+    return form or _most(column)
+
+
+def _most(column: Column) -> str:
+    """The format of most cells, so that the first that differs is named."""
+    cells = [cell.strip() for cell in column.text()[:1000]]
+    best = max(date_cells.FORMATS, key=lambda f: int(date_cells.parse(cells, f).notna().sum()))
+    column.dates(best)
+    return best
+
+
+def _utc(column: Column) -> str:
+    say(f"{column.where}: {column.name!r} has several offsets from UTC; the dates are read in UTC")
+    return "UTC"
+
+
+def dates_of(frame: pd.DataFrame, path: str, column: str, required: bool) -> pd.Series | None:
+    """A column of ascending dates.
+
+    Raises:
+        InputError: Naming the first that is missing, no date, repeated or out of order.
+    """
+    check_complete(frame, path, column)
+    try:
+        dates = pd.to_datetime(frame[column], errors="coerce", format="mixed")
+    except ValueError as error:
+        raise InputError(
+            f"{path}: {column!r} mixes time zones; write all dates in one of them"
+        ) from error
+    wrong = np.flatnonzero(dates.isna())
+    if len(wrong):
+        if not required and len(wrong) == len(dates):
+            return None  # a first column of names, not of dates
+        cell = frame[column].iloc[wrong[0]]
+        raise InputError(f"{path}, row {wrong[0] + 2}: {column!r} is {cell!r}, not a date")
+    steps = np.flatnonzero(dates.diff().dt.total_seconds().to_numpy()[1:] <= 0)
+    if len(steps):
+        row = steps[0] + 3
+        raise InputError(
+            f"{path}, row {row}: {column!r} {dates.iloc[steps[0] + 1]} does not follow "
+            f"{dates.iloc[steps[0]]}; sort the rows by date and drop repeated ones"
+        )
+    return dates

@@ -1,0 +1,102 @@
+"""Splits of each series in time, from its end."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from datamodules.base import Split
+from datamodules.errors import InputError
+from datamodules.files.notes import say
+from datamodules.loading.windows import Origins
+from datamodules.own.series_options import Bounds, SeriesOptions
+
+Array = np.ndarray[Any, Any]
+
+
+def _count(rows: int | float, num_rows: Array) -> Array:
+    if isinstance(rows, float):
+        if not 0 <= rows < 1:
+            raise InputError(f"a share of the rows lies in [0, 1), got {rows}")
+        return np.rint(rows * num_rows).astype(np.int64)
+    return np.full(len(num_rows), rows)
+
+
+def split_bounds(data: SeriesOptions) -> Bounds:
+    """First and last row (exclusive) of each split of each series, ``(S,)`` each.
+
+    Raises:
+        InputError: If no series is long enough for a split.
+    """
+    table = data._table
+    starts, ends = table.offsets[:-1], table.ends
+    lengths = ends - starts
+    val, test = _count(data.val_rows, lengths), _count(data.test_rows, lengths)
+    if data.folds:  # the earlier folds end before the test parts of the later ones
+        lengths = lengths - (data.folds - 1 - data.fold) * test
+        if isinstance(data.val_rows, float):
+            val = _count(data.val_rows, np.maximum(lengths, 0))
+    rest = lengths - val - test
+    train = rest if data.num_train_rows is None else np.full(len(lengths), data.num_train_rows)
+    single = len(lengths) == 1
+    if single and train[0] + val[0] + test[0] > max(lengths[0], 0) and data.num_train_rows:
+        raise InputError(
+            f"{table.where} has {lengths[0]} rows; {train[0]} + {val[0]} + {test[0]} were asked for"
+        )
+    train = np.minimum(train, rest)
+    cuts = [starts + np.maximum(part, 0) for part in (0 * train, train, train + val)]
+    last = starts + np.maximum(train + val + test, 0)
+    bounds = {
+        "train": (cuts[0], cuts[1]),
+        "val": (cuts[1], cuts[2]),
+        "test": (cuts[2], np.maximum(last, cuts[2])),
+    }
+    _check_lengths(data, bounds)
+    return bounds
+
+
+def _check_lengths(data: SeriesOptions, bounds: Bounds) -> None:
+    table = data._table
+    for split, (start, end) in bounds.items():
+        need = data.horizon + (data.window if split == "train" else 0)
+        short = end - start < need
+        if not short.any():
+            continue
+        if short.all():
+            which = "" if len(short) == 1 else " of every series"
+            longest = int(max((end - start).max(), 0))
+            raise InputError(
+                f"the {split} part{which} of {table.where} has {longest} rows"
+                f"{'' if len(short) == 1 else ' at most'}; window {data.window} and horizon "
+                f"{data.horizon} need {need}: shorten them or give more rows"
+            )
+        first = " ".join(table.names[int(np.flatnonzero(short)[0])])
+        say(
+            f"{table.where}: {int(short.sum()):,} of {len(short):,} series, such as {first!r}, are "
+            f"too short for a {split} window ({need} rows) and left out there"
+        )
+
+
+def split_origins(data: SeriesOptions, split: Split) -> Origins:
+    """Row of the first target and series of each window of a split, in the order of the rows."""
+    table, (starts, ends) = data._table, data._bounds[split]
+    stride = data.stride if split == "train" else 1
+    firsts = np.maximum(starts, table.offsets[:-1] + data.window)
+    rows = [
+        np.arange(first, end - data.horizon + 1, stride)
+        for first, end in zip(firsts, ends, strict=True)
+    ]
+    series = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+    row = np.concatenate(rows)
+    if table.real is not None:  # a window without a measured target teaches and tells nothing
+        measured = np.concatenate([[0], np.cumsum(table.real)])
+        some = measured[row + data.horizon] > measured[row]
+        row, series = row[some], series[some]
+    if data.season and split == "test":
+        early = row - table.offsets[series] < data.season
+        if early.any():
+            raise InputError(
+                f"a season of {data.season} steps is longer than what {table.where} has before its "
+                "first test window; shorten --data.season"
+            )
+    return Origins(torch.from_numpy(row), torch.from_numpy(series))

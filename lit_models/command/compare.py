@@ -1,0 +1,210 @@
+"""``lit-models compare RUN...``: what differs between runs, and a page with curves and figures.
+
+The page is one file without scripts or links to elsewhere; it is read on a phone and in print.
+"""
+
+import base64
+import csv
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import InputError
+from datamodules.files.whole_file import whole_file
+from lit_models.command.catalog import load_yaml
+from lit_models.command.runs import Parser, Run, read_run, table
+
+# Told apart by eye, by colour-blind eyes too, and in print by their dashes.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+_DASHES = ("", "8 4", "2 4", "8 4 2 4")
+_OF_THE_RUN = ("trainer.default_root_dir", "checkpoint.dirpath", "last_checkpoint.dirpath")
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:70rem;padding:0 1rem;color:#222}
+.wide{overflow-x:auto}table{border-collapse:collapse}th,td{padding:.25rem .75rem;text-align:left;
+border-bottom:1px solid #ccc;vertical-align:top}td{overflow-wrap:anywhere}
+svg{width:100%;height:auto}
+.side{display:grid;grid-template-columns:repeat(auto-fit,minmax(16rem,1fr));gap:1rem}
+figure{margin:0;break-inside:avoid}img{max-width:100%}
+"""
+
+
+def compare_runs(argv: Sequence[str]) -> str:
+    """Writes the page of ``lit-models compare`` and returns the table.
+
+    Raises:
+        InputError: If a run is not there, or an option is wrong.
+    """
+    parser = Parser(prog="lit-models compare", description="Compares runs, and writes a page.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="EXPERIMENT/RUN_ID, or a folder")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--output", type=Path, default=Path("compare.html"), help="the page")
+    options = parser.parse_args(argv)
+    folders = [_folder(name, options.runs_dir) for name in options.runs]
+    runs = [read_run(folder) for folder in dict.fromkeys(folders)]
+    if len(runs) < 2:
+        raise InputError("compare needs two runs or more; `lit-models runs` lists them")
+    rows = [("", *(run.name for run in runs)), *differences(runs), *scores(runs)]
+    with whole_file(options.output) as file:
+        file.write(page(runs))
+    return f"{table(rows)}\npage: {options.output}"
+
+
+def _folder(name: str, runs_dir: Path) -> Path:
+    given = Path(name)
+    return given if (given / "config.yaml").is_file() else runs_dir / name
+
+
+def differences(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Options whose values differ between the runs: name, then a value per run."""
+    configs = [dict(_flat(load_yaml(run.folder / "config.yaml"))) for run in runs]
+    names = dict.fromkeys(name for config in configs for name in config)
+    rows = ((name, *(config.get(name, "-") for config in configs)) for name in names)
+    return [row for row in rows if len(set(row[1:])) > 1 and row[0] not in _OF_THE_RUN]
+
+
+def _flat(config: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(config, Mapping) and config:
+        for key, value in config.items():
+            inner = name if key in ("init_args", "class_path") else f"{name}.{key}"
+            yield from _flat(value, inner.removeprefix("."))
+    else:
+        yield name, "-" if config is None else str(config)
+
+
+def scores(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Metrics, then what is known of them and what the fit cost: name, then a value per run."""
+    found = [dict(_numbers(run.results)) for run in runs]
+    names = dict.fromkeys(name for numbers in found for name in numbers)
+    rows: list[tuple[str, ...]] = [("state", *(run.state for run in runs))]
+    return rows + [(name, *(numbers.get(name, "-") for numbers in found)) for name in names]
+
+
+def _numbers(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in results.get("metrics", {}).items():
+        yield name, _number(value)
+    for kind in ("optimum", "baseline"):
+        for name, value in results.get(kind, {}).items():
+            yield f"{kind} {name}", _number(value)
+    for name, rivals in results.get("rivals", {}).items():
+        for rival, value in rivals.items():
+            yield f"{rival} {name}", _number(value)
+    for name in ("num_parameters", "optimizer_steps", "train_seconds"):
+        if name in results:
+            yield name, _number(results[name])
+
+
+def _number(value: Any) -> str:
+    return (
+        "not finite"
+        if value is None
+        else f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:.5g}"
+    )
+
+
+def curves(run: Run) -> dict[str, list[tuple[float, float]]]:
+    """Step and value of the losses in ``metrics.csv``."""
+    path = run.folder / "metrics.csv"
+    found: dict[str, list[tuple[float, float]]] = {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name in ("train/loss", "val/loss"):
+                    value = float(row.get(name) or "nan")
+                    if abs(value) < float("inf"):
+                        found.setdefault(name, []).append((float(row["step"]), value))
+    return found
+
+
+def page(runs: Sequence[Run]) -> str:
+    """The page as HTML."""
+    title = f"{len(runs)} runs side by side"
+    lines = {run.name: curves(run) for run in runs}
+    charts = [
+        f"<figure><figcaption>{name} over optimizer steps</figcaption>"
+        f"{_chart(name, [lines[run.name].get(name, []) for run in runs], runs)}</figure>"
+        for name in ("val/loss", "train/loss")
+        if any(name in line for line in lines.values())
+    ]
+    body = [
+        f"<h1>{title}</h1>",
+        "<h2>Options that differ</h2>",
+        _html_table(runs, differences(runs)),
+        "<h2>Scores</h2>",
+        _html_table(runs, scores(runs)),
+        "<h2>Losses</h2>" if charts else "",
+        *charts,
+        *_figures(runs),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style></head><body><main>\n"
+        + "\n".join(body)
+        + "\n</main></body></html>\n"
+    )
+
+
+def _html_table(runs: Sequence[Run], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "<p>None.</p>"
+    titles = "".join(f"<th scope=col>{html.escape(run.name)}</th>" for run in runs)
+    lines = (
+        f"<tr><th scope=row>{html.escape(name)}</th>"
+        + "".join(f"<td>{html.escape(value)}</td>" for value in values)
+        + "</tr>"
+        for name, *values in rows
+    )
+    head = f"<tr><td></td>{titles}</tr>"
+    return f"<div class=wide tabindex=0><table>{head}{''.join(lines)}</table></div>"
+
+
+def _chart(name: str, lines: Sequence[Sequence[tuple[float, float]]], runs: Sequence[Run]) -> str:
+    """Curves as SVG, with the ends of both axes and a legend below."""
+    points = [point for line in lines for point in line]
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    width, height = right - left or 1.0, high - low or 1.0
+
+    def place(x: float, y: float) -> str:
+        return f"{70 + 620 * (x - left) / width:.1f},{10 + 240 * (high - y) / height:.1f}"
+
+    parts = ['<path d="M70 10V250H690" fill="none" stroke="#555"/>']
+    for x, y, anchor, text in (
+        (64, 16, "end", f"{high:.4g}"),
+        (64, 254, "end", f"{low:.4g}"),
+        (70, 270, "start", f"{left:g}"),
+        (690, 270, "end", f"{right:g}"),
+    ):
+        parts.append(f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>')
+    for index, (run, line) in enumerate(zip(runs, lines, strict=True)):
+        style = (
+            f'stroke="{_COLOURS[index % len(_COLOURS)]}" stroke-width="2" fill="none" '
+            f'stroke-dasharray="{_DASHES[index // len(_COLOURS) % len(_DASHES)]}"'
+        )
+        coordinates = " ".join(place(x, y) for x, y in line)
+        y = 292 + 20 * index
+        parts.append(f'<polyline points="{coordinates}" {style}/><path d="M70 {y}h30" {style}/>')
+        parts.append(f'<text x="108" y="{y + 5}">{html.escape(run.name)}</text>')
+    size = f'viewBox="0 0 700 {292 + 20 * len(runs)}"'
+    label = f'role="img" aria-label="{html.escape(name)} of {len(runs)} runs"'
+    return f'<svg {size} {label} font-size="14">{"".join(parts)}</svg>'
+
+
+def _figures(runs: Sequence[Run]) -> Iterator[str]:
+    """Figures of one name beside each other."""
+    found = {run.name: {p.stem: p for p in (run.folder / "figures").glob("*.png")} for run in runs}
+    for name in sorted({stem for figures in found.values() for stem in figures}):
+        yield f"<h2>{html.escape(name.replace('_', ' '))}</h2><div class=side>"
+        for run in runs:
+            path = found[run.name].get(name)
+            if path is not None:
+                data = base64.b64encode(path.read_bytes()).decode()
+                alt = html.escape(f"{name} of {run.name}")
+                yield (
+                    f'<figure><img alt="{alt}" src="data:image/png;base64,{data}">'
+                    f"<figcaption>{html.escape(run.name)}</figcaption></figure>"
+                )
+        yield "</div>"

@@ -1,0 +1,1 @@
+"""What the models of one family share, as bases of their LightningModules."""

@@ -1,0 +1,1 @@
+"""What stands between a model and the Trainer: repairs of Lightning, rates, accumulation."""

@@ -1,0 +1,248 @@
+"""Many series of a file: no value altered, none glued, gaps, known columns, rivals, memory."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+
+from datamodules import CSVSeriesDataModule, InputError
+from datamodules.own.series_rivals import PENALTIES, Scaler, blocks, fit_ridge
+
+SMALL = {"window": 4, "horizon": 2, "val_rows": 8, "test_rows": 8}
+
+
+def long_frame(lengths, start="2024-01-01", freq="D"):
+    rng = np.random.default_rng(0)
+    parts = []
+    for index, (name, length) in enumerate(lengths.items()):
+        values = 10.0 ** (2 * index) * (1 + rng.random(length))
+        dates = pd.date_range(start, periods=length, freq=freq).astype(str)
+        parts.append(pd.DataFrame({"store": name, "date": dates, "y": values}))
+    return pd.concat(parts)
+
+
+def write(tmp_path, frame, name="long.csv"):
+    path = tmp_path / name
+    frame.to_csv(path, index=False)
+    return str(path)
+
+
+FRAME = long_frame({"007": 40, "b": 31, "c": 55})
+
+
+@pytest.mark.parametrize("order", ["by series", "by date"])
+def test_no_window_crosses_series_and_each_is_split_from_its_end(tmp_path, order):
+    frame = FRAME if order == "by series" else FRAME.sort_values("date", kind="stable")
+    data = CSVSeriesDataModule(write(tmp_path, frame), "y", series="store", **SMALL)
+    assert data.series_names == ["007", "b", "c"]
+    for split, behind in (("train", 16), ("val", 8), ("test", 0)):
+        batch = data.windows(split)
+        for number, name in enumerate(data.series_names):
+            values = FRAME.loc[FRAME["store"] == name, "y"].to_numpy()
+            rows = batch.series == number
+            whole = torch.cat([batch.x[rows, :, 0], batch.y[rows]], dim=1).numpy()
+            count = len(values) - behind
+            first = 4 if split == "train" else count - 8
+            expected = [values[o - 4 : o + 2] for o in range(first, count - 1)]
+            np.testing.assert_array_equal(whole, expected)
+
+
+def test_each_series_has_the_scale_of_its_training_rows(tmp_path):
+    data = CSVSeriesDataModule(write(tmp_path, FRAME), "y", series=["store"], **SMALL)
+    batch = data.windows("test")
+    for number, name in enumerate(data.series_names):
+        train = FRAME.loc[FRAME["store"] == name, "y"].to_numpy()[:-16]
+        row = int((batch.series == number).nonzero()[0])
+        assert batch.center[row, 0].item() == pytest.approx(train.mean(), rel=1e-12)
+        assert batch.scale[row, 0].item() == pytest.approx(train.std(), rel=1e-12)
+        naive = np.abs(np.diff(train)).mean()
+        assert batch.naive_error[row].item() == pytest.approx(naive, rel=1e-12)
+
+
+def test_wide_columns_are_series(tmp_path):
+    wide = FRAME.pivot(index="date", columns="store", values="y").reset_index().iloc[:31]
+    path = write(tmp_path, wide)
+    data = CSVSeriesDataModule(path, ["007", "b", "c"], **SMALL)
+    long = CSVSeriesDataModule(
+        write(tmp_path, FRAME.groupby("store").head(31), "l.csv"), "y", series="store", **SMALL
+    )
+    assert data.series_names == long.series_names
+    torch.testing.assert_close(data.windows("train").x, long.windows("train").x, rtol=0, atol=0)
+
+
+def test_what_a_run_knows_serves_new_series_and_needs_no_training_file(tmp_path):
+    data = CSVSeriesDataModule(write(tmp_path, FRAME), "y", series="store", **SMALL)
+    knowledge = data.knowledge()
+    new = write(tmp_path, long_frame({"b": 9, "zz": 7}), "new.csv")
+    other = CSVSeriesDataModule(
+        str(tmp_path / "gone.csv"), "y", series="store", predict_path=new, **SMALL
+    )
+    other.adopt(knowledge)
+    other.setup("predict")
+    batch = other.windows("predict")
+    assert batch.series.tolist() == [1, -1]
+    torch.testing.assert_close(batch.center[0], knowledge["center"][1])
+    own = pd.read_csv(new).query("store == 'zz'")["y"]
+    assert batch.center[1, 0].item() == pytest.approx(own.mean(), rel=1e-12)
+    assert (other.in_features, other.num_series) == (1, 3)
+
+
+def test_series_are_never_glued(tmp_path):
+    path = write(tmp_path, FRAME)
+    with pytest.raises(InputError, match=r"use --data\.series store"):
+        CSVSeriesDataModule(path, "y", **SMALL).setup("fit")
+    numbered = FRAME.assign(store=FRAME["store"].map({"007": 1, "b": 2, "c": 3}))
+    path = write(tmp_path, numbered[["date", "store", "y"]])
+    with pytest.raises(InputError, match=r"or use --data\.series store"):
+        CSVSeriesDataModule(path, "y", **SMALL).setup("fit")
+    path = write(tmp_path, FRAME[["store", "y"]])
+    with pytest.raises(InputError, match=r"use --data\.series store"):
+        CSVSeriesDataModule(path, "y", **SMALL).setup("fit")
+
+
+def test_gaps_are_named_filled_or_masked(tmp_path, capsys):
+    frame = long_frame({"a": 60}, freq="h")[["date", "y"]].reset_index(drop=True)
+    frame.loc[30, "y"] = np.nan
+    path = write(tmp_path, frame.drop(index=[20, 21, 22]))
+    with pytest.raises(InputError, match=r"step is one hour \(1 such places, 3 rows missing\)"):
+        CSVSeriesDataModule(path, "y", **SMALL).setup("fit")
+    values = frame["y"].to_numpy().copy()
+    values[20:23], values[30] = values[19], values[29]
+    for gaps, channels in (("fill", 1), ("mask", 2)):
+        data = CSVSeriesDataModule(path, "y", gaps=gaps, **SMALL)
+        batch = data.windows("train")
+        assert data.in_features == channels
+        real = np.isin(np.arange(60), [20, 21, 22, 30], invert=True)
+        expected = np.stack([real[o : o + 2] for o in range(4, 43)])
+        some = expected.any(1)
+        expected = expected[some]
+        np.testing.assert_array_equal(batch.y[:, 0], values[4:43][some])
+        np.testing.assert_array_equal(batch.mask, expected)
+    np.testing.assert_array_equal(batch.x[10, :, 1], real[10:14])
+    assert "filled with the last value before" in capsys.readouterr().err
+
+
+def test_known_columns_reach_beyond_the_end(tmp_path):
+    frame = long_frame({"a": 40, "b": 40}).reset_index(drop=True)
+    frame["price"] = np.arange(80.0)
+    frame["day"] = ["x", "y"] * 40
+    frame.loc[[38, 39, 78, 79], "y"] = np.nan
+    options = {"series": "store", "known": ["price", "day"], **SMALL}
+    data = CSVSeriesDataModule(write(tmp_path, frame), "y", **options)
+    assert (data.in_features, data.num_known) == (4, 3)
+    batch = data.windows("train")
+    np.testing.assert_array_equal(batch.known[0, :, 0], [4, 5])
+    np.testing.assert_array_equal(batch.known[0, :, 1], [1, 0])
+    last = data.windows("predict")
+    np.testing.assert_array_equal(last.known[..., 0], [[38, 39], [78, 79]])
+    short = write(tmp_path, frame.drop(index=[39, 79]), "short.csv")
+    with pytest.raises(InputError, match="has 1 rows behind the last target"):
+        CSVSeriesDataModule(short, "y", **options).setup("predict")
+
+
+def test_ridge_is_scikit_learns(tmp_path):
+    data = CSVSeriesDataModule(write(tmp_path, FRAME), "y", series="store", **SMALL)
+    scaler = Scaler(*(part[:1] for part in data._scales[:2]))
+    found = fit_ridge(data._rows, data.split("train"), data.split("val"), scaler)
+    x, y, errors = {}, {}, {}
+    for split in ("train", "val"):
+        (batch,) = blocks(data._rows, data.split(split))
+        inputs, last = scaler.inputs(batch)
+        x[split], y[split] = inputs.numpy(), (scaler.targets(batch) - last).numpy()
+    fits = {alpha: Ridge(alpha=alpha).fit(x["train"], y["train"]) for alpha in PENALTIES}
+    for alpha, fit in fits.items():
+        errors[alpha] = ((fit.predict(x["val"]) - y["val"]) ** 2).mean()
+    best = fits[min(errors, key=errors.get)]
+    np.testing.assert_allclose(found.weight, best.coef_, atol=1e-10)
+    np.testing.assert_allclose(found.bias, best.intercept_, atol=1e-10)
+    squared = ((best.predict(x["train"]) - y["train"]) ** 2).mean(0)
+    np.testing.assert_allclose(found.std**2, squared, rtol=1e-9)
+
+
+def test_a_large_offset_costs_no_digits(tmp_path):
+    rng = np.random.default_rng(1)
+    steps = np.cumsum(3 + rng.normal(0, 0.1, 300))
+    errors = []
+    for offset in (0.0, 5e8):
+        path = write(tmp_path, pd.DataFrame({"y": offset + steps}))
+        data = CSVSeriesDataModule(path, "y", window=6, horizon=2)
+        errors.append(data.rivals["test/mse"]["ridge regression"])
+    assert errors[1] == pytest.approx(errors[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "first", "step"),
+    [
+        ([str(1900 + k) for k in range(40)], "1940-01-01", "one year"),
+        ([f"{2000 + k // 12}{k % 12 + 1:02}" for k in range(40)], "2003-05-01", "one month"),
+        ([f"{d:%Y%m%d}" for d in pd.date_range("2024-01-20", periods=40)], "2024-02-29", "one day"),
+        ([f"{d:%d/%m/%Y}" for d in pd.date_range("2024-01-20", periods=40)], "2024-02-29", "one d"),
+        ([f"{d:%Y-%m-%d}" for d in pd.date_range("2024-01-31", periods=40, freq="ME")],
+         "2027-05-31", "one month"),
+    ],
+)  # fmt: skip
+def test_dates_of_every_kind_are_continued(tmp_path, cells, first, step):
+    path = write(tmp_path, pd.DataFrame({"when": cells, "y": np.arange(40.0)}))
+    data = CSVSeriesDataModule(path, "y", date="when", **SMALL)
+    data.setup("predict")
+    frame = data.prediction_frame({"prediction": torch.zeros(1, 2)})
+    assert str(frame["date"][0].date()) == first
+    assert str(data._table.step).startswith(step)
+
+
+def test_the_end_of_summer_time_is_named(tmp_path):
+    local = pd.date_range("2021-10-30", periods=80, freq="h", tz="Europe/Berlin")
+    frame = pd.DataFrame({"t": local.tz_localize(None).astype(str), "y": np.arange(80.0)})
+    with pytest.raises(InputError, match="end of summer time; write the dates in UTC"):
+        CSVSeriesDataModule(write(tmp_path, frame), "y", **SMALL).setup("fit")
+    frame["t"] = [stamp.isoformat() for stamp in local]
+    data = CSVSeriesDataModule(write(tmp_path, frame), "y", **SMALL)
+    data.setup("fit")
+    assert (np.diff(data._table.dates) == np.timedelta64(1, "h")).all()
+
+
+def test_folds_roll_the_origin(tmp_path):
+    path = write(tmp_path, pd.DataFrame({"y": np.arange(100.0)}))
+    options = {"window": 4, "horizon": 2, "val_rows": 10, "test_rows": 10, "folds": 3}
+    for fold, first in enumerate((70, 80, 90)):
+        data = CSVSeriesDataModule(path, "y", fold=fold, **options)
+        assert data.windows("test").y.min() == first
+        assert data.windows("train").y.max() == first - 11
+    with pytest.raises(InputError, match="fold 3 is none of 3"):
+        CSVSeriesDataModule(path, "y", fold=3, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"season": -3}, "season must be at least 0, got -3"),
+        ({"horizon": 0}, "horizon must be at least 1, got 0"),
+        ({"season": 35}, "a season of 35 steps is longer"),
+        ({"known": ["y"]}, "'y' is named twice"),
+        ({"transform": "boxcox"}, "needs it above 0"),
+    ],
+)
+def test_wrong_options(tmp_path, arguments, message):
+    path = write(tmp_path, pd.DataFrame({"y": np.arange(40.0) - 3}))
+
+    def use():
+        data = CSVSeriesDataModule(path, "y", **(SMALL | arguments))
+        data.setup("test")
+        return data.target_power
+
+    with pytest.raises(InputError, match=re.escape(message)):
+        use()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.floats(-1e15, 1e15), min_size=20, max_size=40), st.integers(0, 3))
+def test_no_reader_alters_a_value(tmp_path, values, num_digits):
+    frame = pd.DataFrame({"id": ["0" * num_digits + "1"] * len(values), "y": values})
+    data = CSVSeriesDataModule(write(tmp_path, frame), "y", series="id", window=2)
+    np.testing.assert_array_equal(data._table.values[:, 0], values)
+    assert data.series_names == ["0" * num_digits + "1"]

@@ -1,0 +1,176 @@
+"""Heads, units, the linear start and conformal widths of series forecasters."""
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.batches import SeriesBatch
+from lit_models import LitRecurrentForecaster
+from lit_models.layers.conformal import ConformalWidths
+from lit_models.layers.forecast_heads import LEVELS, QUANTILES, MixtureHead, QuantileHead
+from lit_models.layers.series_units import LinearStart, ScaledWindows, SeriesUnits
+from lit_models.layers.standardize import Standardize
+
+B, T, D, K, H = 5, 6, 3, 2, 4
+
+
+def test_the_pinball_loss_is_least_at_the_quantile():
+    target = torch.randn(4001, 1, generator=torch.Generator().manual_seed(0)).double()
+    head = QuantileHead().double()
+    truth = target[:, 0].quantile(torch.tensor(QUANTILES).double())
+    best = head.losses(truth.expand(4001, 1, -1), target).mean()
+    for shift in (-0.05, 0.05):
+        assert head.losses(truth.expand(4001, 1, -1) + shift, target).mean() > best
+    params = torch.randn(B, H, len(QUANTILES))
+    assert (head.quantiles(params, QUANTILES).diff(dim=-1) >= 0).all()
+    with pytest.raises(ValueError, match="quantiles ascend and hold"):
+        QuantileHead((0.5, 0.9))
+
+
+def test_the_mixture_is_torchs():
+    head = MixtureHead(3)
+    params, target = torch.randn(B, H, 6).double(), torch.randn(B, H).double()
+    normal = torch.distributions.Normal(params[..., :3], params[..., 3:].exp())
+    weights = torch.distributions.Categorical(torch.ones(3).double())
+    mixture = torch.distributions.MixtureSameFamily(weights, normal)
+    torch.testing.assert_close(head.losses(params, target), -mixture.log_prob(target))
+    torch.testing.assert_close(head.point(params), mixture.mean)
+    levels = head.quantiles(params, [0.1, 0.9])
+    torch.testing.assert_close(mixture.cdf(levels[..., 0]), torch.full((B, H), 0.1).double())
+
+
+@pytest.mark.parametrize("power", [None, (0.0, 1.0, 1e-3), (0.5, 0.0, 1e-3)])
+def test_units_return(power):
+    units = SeriesUnits(power)
+    y = torch.rand(B, H).double() * 1e6
+    center, scale = torch.rand(2, B, D).double() + 1
+    batch = SeriesBatch(torch.rand(B, T, D).double(), y, center=center, scale=scale)
+    scaler = Standardize(1)
+    there = units.target(batch, scaler, torch.float64)
+    torch.testing.assert_close(units.restore(there, batch, scaler), y)
+    wide = units.restore(there.unsqueeze(1), batch, scaler)
+    torch.testing.assert_close(wide[:, 0], y)
+
+
+def test_a_shift_of_the_series_shifts_the_linear_start():
+    start = LinearStart(T * D + H * K, H).double()
+    start.weight.normal_(), start.bias.normal_()
+    x, known = torch.randn(B, T, D).double(), torch.randn(B, H, K).double()
+    moved = x.clone()
+    moved[..., 0] += 7
+    base, there = start(ScaledWindows(x, known)), start(ScaledWindows(moved, known))
+    torch.testing.assert_close(there, base + 7)
+
+
+def forecaster(**options):
+    model = LitRecurrentForecaster(
+        D, H, T, hidden_size=8, num_series=2, num_known=K, ridge_start=True, linear_skip=True,
+        residual=True, **options,
+    )  # fmt: skip
+    model.start.weight.normal_(0, 0.1)
+    for scaler in (model.x_scaler, model.y_scaler):
+        scaler.fit(torch.zeros(len(scaler.mean)), torch.ones(len(scaler.mean)))
+    return model.eval()
+
+
+def batch_of(mask=None):
+    return SeriesBatch(
+        torch.randn(B, T, D).double(), torch.randn(B, H).double(), mask,
+        torch.randn(B, H, K).double(), torch.tensor([0, 0, 1, 1, -1]), torch.arange(B),
+        naive_error=torch.ones(B).double(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("head", ["point", "quantile", "mixture"])
+def test_a_forecaster_begins_at_its_linear_start(head):
+    model, batch = forecaster(head=head, embedding_dim=2), batch_of()
+    windows = model.units.windows(batch, model.x_scaler, torch.float32)
+    expected = model.start(windows).double()
+    preds = model(batch.x, batch.known, batch.series)
+    torch.testing.assert_close(preds, expected, atol=2e-6, rtol=1e-5)
+
+
+def test_the_share_of_the_start_is_the_best_on_validation():
+    model, batch = forecaster(), batch_of()
+    with torch.no_grad():
+        model.net.head.bias.normal_()
+    start, change = (part.detach() for part in model._parts(batch))
+    model._trainer = None
+    model._sum_over_ranks = lambda value: value
+    share = model._best_blend([(start, change, batch)])
+    losses = {b: (start + b * change - batch.y.unsqueeze(-1)).square().mean() for b in (0.0, 1.0)}
+    chosen = (start + share * change - batch.y.unsqueeze(-1)).square().mean()
+    assert chosen <= min(losses.values()) + 1e-9
+
+
+def test_masked_targets_neither_teach_nor_score():
+    mask = torch.rand(B, H) > 0.4
+    model, batch = forecaster(), batch_of(mask)
+    other = batch._replace(y=torch.where(mask, batch.y, 1e9))
+    first, second = model.step(batch), model.step(other)
+    torch.testing.assert_close(first.loss, second.loss)
+    assert first.num_targets == mask.sum()
+    model.update_metrics(model.test_metrics, second)
+    error = (first.preds - batch.y)[mask].square().mean()
+    torch.testing.assert_close(model.test_metrics.compute()["test/mse"], error)
+
+
+def test_an_unknown_series_reads_zeros():
+    model, batch = forecaster(embedding_dim=2), batch_of()
+    assert (model.embedding(torch.zeros(1).long()) == 0).all()
+    assert model.predict_step(batch)["lower_95"].shape == (B, H)
+
+
+def test_static_widths_cover_exchangeable_windows():
+    rng = np.random.default_rng(0)
+    widths = ConformalWidths(LEVELS, 2)
+    scores = torch.from_numpy(np.abs(rng.normal(size=(3000, 1, 2)))).expand(-1, 2, -1)
+    widths.fit(scores, torch.ones(3000, 2, dtype=torch.bool))
+    new = np.abs(rng.normal(size=(3000, 1, 2)))
+    covered = (new <= widths.static().numpy()).mean((0, 2))
+    np.testing.assert_allclose(covered, LEVELS, atol=0.03)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.6])
+def test_adaptive_widths_follow_a_drift_that_static_ones_miss(factor):
+    rng = np.random.default_rng(0)
+    widths = ConformalWidths(LEVELS, 3)
+    scores = torch.from_numpy(np.abs(rng.normal(size=(2000, 1, 3)))).expand(-1, 2, -1)
+    widths.fit(scores, torch.ones(2000, 3, dtype=torch.bool))
+    new = factor * np.abs(rng.normal(size=(4000, 1, 3))).repeat(2, 1)
+    mask = np.ones((4000, 3), dtype=bool)
+    found = widths.adaptive(new, np.arange(4000), np.zeros(4000), mask)
+    np.testing.assert_allclose((new <= found).mean((0, 2)), LEVELS, atol=0.02)
+    assert np.abs((new <= widths.static().numpy()).mean((0, 2)) - LEVELS).max() > 0.05
+
+
+def test_an_error_is_fed_back_when_its_target_is_known():
+    """By the recursion as it is written, one window after another."""
+    rng = np.random.default_rng(3)
+    widths = ConformalWidths((0.8,), 3, gamma=0.05)
+    scores = torch.from_numpy(rng.exponential(size=(500, 1, 3)))
+    widths.fit(scores, torch.ones(500, 3, dtype=torch.bool))
+    new = 2 * rng.exponential(size=(60, 1, 3))
+    found = widths.adaptive(new, np.arange(60) + 9, np.zeros(60), np.ones((60, 3), dtype=bool))
+    for step in range(3):
+        alpha, missed = 0.2, []
+        for t in range(60):
+            if t - 1 - step >= 0:
+                alpha += 0.05 * (0.2 - missed[t - 1 - step])
+            width = widths._widths(np.full((1, 3), alpha))[0, step]
+            assert found[t, 0, step] == pytest.approx(width, rel=1e-9)
+            missed.append(float(new[t, 0, step] > width))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"horizon": 0}, "horizon must be at least 1, got 0"),
+        ({"mode": "rolling", "head": "quantile"}, "a rolling forecast feeds back values"),
+        ({"head": "mixture", "target_power": (0.0, 1.0, 1e-3)}, "no closed form"),
+        ({"embedding_dim": 2}, "needs data with several series"),
+    ],
+)
+def test_contradictions(options, message):
+    with pytest.raises(ValueError, match=message):
+        LitRecurrentForecaster(**({"in_features": 1, "horizon": H, "window": T} | options))

@@ -1,0 +1,122 @@
+"""torch's schedules advance as they are meant to, and know the length of the run."""
+
+from functools import partial
+
+import lightning as L
+import pytest
+import torch
+from tiny import LitTiny, TinyDataModule
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
+from torch.utils.data import DataLoader, TensorDataset
+
+from datamodules import LinearDataModule
+from datamodules.errors import InputError
+from lit_models import AdamWMatrixDecay, LitBayesianMLP, LitDeepEnsemble, WarmupCosine
+from lit_models.layers.ranges import check_ranges
+
+
+def trainer(**options):
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    options = {"max_epochs": 4, **dict.fromkeys(quiet, False), **options}
+    return L.Trainer(accelerator="cpu", **options)
+
+
+def fit(schedule, interval=None, **options):
+    """Steps of the schedule and of the optimizer (6 an epoch), and the schedule."""
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    model = LitTiny(in_features=3, optimizer=sgd, lr_scheduler=schedule)
+    model.lr_scheduler_interval = interval
+    run = trainer(**options)
+    run.fit(model, TinyDataModule())
+    scheduler = run.lr_scheduler_configs[0].scheduler
+    return scheduler.last_epoch, run.global_step, scheduler
+
+
+def test_one_cycle_spans_the_run():
+    moves, steps, scheduler = fit(partial(OneCycleLR, max_lr=0.5), max_epochs=3)
+    assert moves == steps == scheduler.total_steps == 18
+
+
+@pytest.mark.parametrize(("interval", "moves"), [(None, 4), ("epoch", 4), ("step", 24)])
+def test_an_interval_is_obeyed(interval, moves):
+    assert fit(partial(CosineAnnealingLR, T_max=24), interval)[0] == moves
+
+
+def test_a_plateau_is_looked_for_after_validations():
+    assert fit(ReduceLROnPlateau, check_val_every_n_epoch=2)[0] == 2
+
+
+def test_a_plateau_without_validation_is_refused():
+    with pytest.raises(InputError, match="watches val/loss"):
+        fit(ReduceLROnPlateau, limit_val_batches=0)
+
+
+def test_a_run_without_a_length(capsys):
+    seconds = {"max_epochs": -1, "max_time": {"seconds": 1}}
+    assert fit(WarmupCosine, **seconds)[2].get_last_lr() == [0.1]
+    assert "the run has no length" in capsys.readouterr().err
+    with pytest.raises(InputError, match="OneCycleLR needs the length"):
+        fit(partial(OneCycleLR, max_lr=0.5), **seconds)
+
+
+@pytest.mark.parametrize("wrong", [{"num_warmup_steps": -5}, {"min_ratio": -3}, {"total_steps": 0}])
+def test_nonsense_is_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        fit(partial(WarmupCosine, **wrong))
+
+
+@pytest.mark.parametrize("name", ["dropout", "label_smoothing"])
+@pytest.mark.parametrize("value", [-0.1, 1.0, 2.0, float("nan")])
+def test_shares_have_a_range(name, value):
+    with pytest.raises(InputError, match=rf"{name} must be in \[0, 1\)"):
+        check_ranges({name: value})
+
+
+def test_stacked_biases_and_log_stds_do_not_decay():
+    decay = partial(AdamWMatrixDecay, weight_decay=0.5)
+    models = [
+        LitDeepEnsemble(in_features=2, out_features=1, optimizer=decay),
+        LitBayesianMLP(in_features=2, out_features=1, num_train=9, optimizer=decay),
+    ]
+    for model in models:
+        optimizer = model.configure_optimizers()
+        decaying, spared = ({id(p) for p in g["params"]} for g in optimizer.param_groups)
+        assert len(decaying | spared) == len(list(model.parameters()))
+        assert decaying
+        for name, parameter in model.named_parameters():
+            stacked = parameter.dim() == 2 and isinstance(model, LitDeepEnsemble)
+            if stacked or name.endswith("log_std"):
+                assert id(parameter) in spared, name
+
+
+def test_plain_tuples_are_batches():
+    x, y = torch.randn(24, 3), torch.randn(24, 1)
+    model = LitTiny(in_features=3)
+    trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y), batch_size=8))
+    with pytest.raises(InputError, match="3 parts; the model takes SupervisedBatch"):
+        trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y, y), batch_size=8))
+    with pytest.raises(InputError, match=r"y.reshape\(len\(y\), -1\)"):
+        trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y[:, 0]), batch_size=8))
+
+
+def test_a_plain_loop_reshuffles():
+    datamodule = LinearDataModule(num_samples=64)
+    orders = [torch.cat([b.y for b in datamodule.train_dataloader()]) for _ in range(3)]
+    assert not torch.equal(orders[0], orders[1])
+    loader = LinearDataModule(num_samples=64).train_dataloader()
+    again = [torch.cat([b.y for b in loader]) for _ in range(3)]
+    assert all(torch.equal(a, b) for a, b in zip(orders, again, strict=True))
+
+
+def test_overfitting_keeps_its_batch():
+    seen = []
+
+    class Sees(LitTiny):
+        def step(self, batch):
+            if self.training:
+                seen.append(batch.y)
+            return super().step(batch)
+
+    trainer(max_epochs=3, overfit_batches=1).fit(Sees(in_features=3), TinyDataModule())
+    assert len(seen) == 3
+    assert all(torch.equal(seen[0], y) for y in seen)

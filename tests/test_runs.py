@@ -1,0 +1,98 @@
+"""Past runs listed and compared, from folders alone."""
+
+import json
+
+import pytest
+import yaml
+
+from lit_models.__main__ import main
+
+
+def make(folder, name, lr=0.1, mse=0.5, **results):
+    """A run's folder as a fit leaves it."""
+    run = folder / "runs" / name
+    (run / "figures").mkdir(parents=True)
+    config = {"model": {"class_path": "a.B", "init_args": {"lr": lr}}, "experiment": "x"}
+    config["trainer"] = {"default_root_dir": str(run), "max_epochs": 3}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "metrics.csv").write_text(
+        f"step,train/loss,val/loss\n1,{mse + 1},\n2,,{mse}\n3,,{mse}\n"
+    )
+    (run / "figures" / "loss_curves.png").write_bytes(b"\x89PNG")
+    known = {"metrics": {"test/loss": mse, "test/mse": mse}, "optimum": {"test/mse": 0.2}}
+    command = f"lit-models fit --config tiny --config adamw --model.lr={lr} --run_id x"
+    found = {**known, "train_seconds": 1.25, "command": command, **results}
+    (run / "results.json").write_text(json.dumps(found))
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, "tiny/good", lr=0.1, mse=0.25)
+    make(tmp_path, "tiny/bad", lr=9.0, metrics={"test/mse": None})
+    make(tmp_path, "other/cut", mse=0.4, optimum={}, rivals={"test/mse": {"ridge": 0.3}})
+    make(tmp_path, "other/short")
+    (tmp_path / "runs" / "other" / "short" / "results.json").unlink()
+    return tmp_path
+
+
+def shown(capsys, *line):
+    assert main(line) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_runs_show_state_score_and_options(folder, capsys):
+    rows = {line.split()[0]: line for line in shown(capsys, "runs")}
+    assert len(rows) == 5
+    assert "finished" in rows["tiny/good"]
+    assert "0.25 +0.05 optimum 1.2 config=adamw" in " ".join(rows["tiny/good"].split())
+    assert rows["tiny/good"].endswith("config=adamw model.lr=0.1")
+    assert "diverged" in rows["tiny/bad"]
+    assert "+0.1 rival" in rows["other/cut"]
+    assert "interrupted" in rows["other/short"]
+
+
+def test_runs_are_filtered_and_sorted(folder, capsys):
+    names = [line.split()[0] for line in shown(capsys, "runs", "tiny", "--sort", "score")[1:]]
+    assert names == ["tiny/good", "tiny/bad"]
+    assert len(shown(capsys, "runs", "--state", "interrupted")) == 2
+    assert len(shown(capsys, "runs", "--last", "2")) == 3
+
+
+def test_compare_shows_what_differs_and_writes_a_page(folder, capsys):
+    lines = shown(capsys, "compare", "tiny/good", "runs/tiny/bad")
+    rows = {line.rsplit(None, 2)[0]: line.split()[-2:] for line in lines[1:-1]}
+    assert rows["model.lr"] == ["0.1", "9.0"]
+    assert "trainer.max_epochs" not in rows
+    assert "trainer.default_root_dir" not in rows
+    assert rows["optimum test/mse"] == ["0.2", "0.2"]
+    page = (folder / "compare.html").read_text()
+    assert page.count("<polyline") == 4
+    assert page.count("data:image/png;base64") == 2
+    assert "http" not in page
+    assert "<td>9.0</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["runs", "nothing"], "no runs of nothing under runs"),
+        (["runs", "--sort", "luck"], "invalid choice: 'luck'"),
+        (["compare", "tiny/good"], "two runs or more"),
+        (["compare", "tiny/good", "tiny/gone"], "runs/tiny/gone holds no run"),
+    ],
+)
+def test_a_mistake_is_one_line(folder, capsys, line, message):
+    assert main(line) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_names_are_text_in_the_page(folder, capsys):
+    make(folder, "tiny/<b>")
+    shown(capsys, "compare", "tiny/good", "tiny/<b>")
+    page = (folder / "compare.html").read_text()
+    assert "<b>" not in page
+    assert "tiny/&lt;b&gt;" in page
