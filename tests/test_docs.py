@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits, load_iris
 from torch_geometric.data import Data
 
@@ -54,6 +55,8 @@ def write_files(folder: Path) -> None:
     energy = energy.assign(temperature=rng.normal(9, 1, 700))
     energy.to_csv(folder / "energy.csv", index=False)
     energy.head(120).to_csv(folder / "new.csv", index=False)
+    write_shops(folder, rng)
+    write_pictures(folder, rng)
     np.save(folder / "samples.npy", rng.normal(size=(300, 1)).astype(np.float32))
     np.save(folder / "images.npy", rng.uniform(size=(400, 1, 8, 8)).astype(np.float32))
     np.save(folder / "classes.npy", rng.integers(10, size=400))
@@ -69,6 +72,31 @@ def write_files(folder: Path) -> None:
         (folder / name).write_text(pairs)
     (folder / "new.txt").write_text("a dog runs\n")
     write_graph(folder)
+
+
+def write_shops(folder: Path, rng: np.random.Generator) -> None:
+    days = pd.date_range("2024-01-01", periods=250, freq="D").astype(str)
+    parts = [
+        pd.DataFrame(
+            {
+                "shop": shop,
+                "date": days,
+                "sales": rng.normal(level, 1, 250),
+                "price": rng.normal(5, 1, 250),
+                "holiday": rng.integers(2, size=250),
+            }
+        )
+        for shop, level in (("north", 10), ("south", 1000))
+    ]
+    pd.concat(parts).to_csv(folder / "shops.csv", index=False)
+
+
+def write_pictures(folder: Path, rng: np.random.Generator) -> None:
+    for name in ("3", "7"):
+        (folder / "pictures" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(256, size=(32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "pictures" / name / f"{number}.png")
 
 
 def write_graph(folder: Path) -> None:

@@ -73,7 +73,9 @@ def find_documents(path: str | Sequence[str], field: str = "text") -> Documents:
         if Path(one).is_dir():
             found = sorted(p for p in Path(one).rglob("*") if p.suffix in _SUFFIXES)
             if not found:
-                raise InputError(f"no {', '.join(_SUFFIXES)} file in the folder {one!r}")
+                raise InputError(
+                    f"no {', '.join(_SUFFIXES)} file in the folder {one!r}; give one with texts"
+                )
         elif not Path(one).exists() and any(sign in one for sign in "*?["):
             root = Path(Path(one).anchor)
             found = sorted(p for p in root.glob(str(Path(one).relative_to(root))) if p.is_file())

@@ -153,7 +153,7 @@ VALUES = {
     "edge to nowhere": ("edges", "a,b\n0,99\n", "row 2: 'b' is '99', no node of"),
     "edge of one end": ("edges", "a\n0\n", "has one column; an edge needs two"),
     "edge of text weight": ("edges", "a,b,weight\n0,1,x\n", "row 2: 'weight' is 'x', not a finite"),
-    "node twice": ("nodes", NODES + "0,1,u\n", "row 22: node '0' appears twice"),
+    "node twice": ("nodes", NODES + "0,1,u\n", "row 22: 'id': node '0' appears twice"),
     "no tab": ("text pairs", PAIRS + "alone\n", "line 21: 0 tabs"),
     "empty source": ("text pairs", PAIRS + "\tWort\n", "line 21: the source is empty"),
     "short text": ("text", "short", "give more text or a shorter --data.seq_len"),

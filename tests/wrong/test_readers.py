@@ -151,10 +151,12 @@ def test_text(tmp_path_factory, tokenizer):
     )
     def read(raw):
         path.write_bytes(raw)
-        check(TextPairsDataModule(str(path), tokenizer=tokenizer, vocab_size=300))
+        if tokenizer != "wordpiece":  # refused: no target could be written back
+            check(TextPairsDataModule(str(path), tokenizer=tokenizer, vocab_size=300))
         options = {"tokenizer": tokenizer, "seq_len": 2, "max_vocab_size": 300}
         check(TextFileDataModule(str(path), cache_dir=str(folder / "cache"), **options))
 
     read()
     path.write_text(PAIRS)
-    assert check(TextPairsDataModule(str(path), tokenizer=tokenizer, vocab_size=300))
+    if tokenizer != "wordpiece":
+        assert check(TextPairsDataModule(str(path), tokenizer=tokenizer, vocab_size=300))
