@@ -135,7 +135,7 @@ def load(folder: Path) -> dict[str, Part]:
     ]
     parts = {}
     for name in ("train", "val", "test"):
-        batches = [module.split(name) for module in modules]
+        batches = [module.split(name)[:2] for module in modules]
         parts[name] = Part(*(torch.stack(fields) for fields in zip(*batches, strict=True)))
     both = zip(parts["train"], parts["val"], strict=True)
     parts["all"] = Part(*(torch.cat(fields, dim=1) for fields in both))

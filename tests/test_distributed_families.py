@@ -41,6 +41,7 @@ EXPERIMENTS = {
     "transformer": (*_PAIRS, "--model.d_model=20", "--model.num_heads=5"),
     "mc_dropout": (*_CURVE, "--model.dropout=0"),
     "deep_ensemble": _CURVE,
+    "laplace_mlp": _CURVE,
     "gat": _GRAPHS,
     "graph_network": _GRAPHS,
     "graph_network_links": _GRAPHS,

@@ -93,8 +93,8 @@ def test_plain_tuples_are_batches():
     x, y = torch.randn(24, 3), torch.randn(24, 1)
     model = LitTiny(in_features=3)
     trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y), batch_size=8))
-    with pytest.raises(InputError, match="3 parts; the model takes SupervisedBatch"):
-        trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y, y), batch_size=8))
+    with pytest.raises(InputError, match="4 parts; the model takes SupervisedBatch"):
+        trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y, y, y), batch_size=8))
     with pytest.raises(InputError, match=r"y.reshape\(len\(y\), -1\)"):
         trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y[:, 0]), batch_size=8))
 

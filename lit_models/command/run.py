@@ -15,6 +15,9 @@ from lit_models.command.cli import LitCLI
 from lit_models.command.messages import one_line, quiet
 from lit_models.command.run_folder import RunFolder, explain
 
+# Exit code of a fit whose loss was no longer finite.
+DIVERGED = 1
+
 
 def run(argv: Sequence[str], make_cli: Callable[..., LitCLI] = LitCLI) -> int:
     """Runs a command.
@@ -63,7 +66,7 @@ def _run(
     except (InputError, MisconfigurationException) as error:
         reason = str(error) if isinstance(error, InputError) else one_line(str(error))
         sys.stderr.write(f"lit-models: error: {reason}\n")
-        return 1 if isinstance(error, DivergedError) else 2
+        return DIVERGED if isinstance(error, DivergedError) else 2
     except RuntimeError as error:
         if "which is not available" not in str(error):  # a callback's monitor
             raise

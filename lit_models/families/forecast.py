@@ -28,7 +28,7 @@ from lit_models.layers.forecast_heads import (
     interval_ends,
 )
 from lit_models.layers.series_units import LinearStart, Power, ScaledWindows, SeriesUnits
-from lit_models.layers.standardize import Standardize
+from lit_models.layers.standardize import Standardize, widest_float
 from lit_models.metrics.forecast import (
     ForecastMAE,
     ForecastMASE,
@@ -205,17 +205,17 @@ class LitForecaster(LitModule):
         quantiles = self.head.quantiles(params, QUANTILES)
         inputs["quantiles"] = self.units.restore(quantiles, batch, self.y_scaler)
         if isinstance(self.head, MixtureHead):
-            mixture = self.head.mixture(params.double())
-            target = self.units.target(batch, self.y_scaler, torch.float64)
             scale = self._scale(batch)
-            inputs["crps"] = mixture.crps(target.double()) * scale
-            inputs["nll"] = self.head.losses(params.double(), target.double()) + scale.log()
+            mixture = self.head.mixture(params.to(scale))
+            target = self.units.target(batch, self.y_scaler, scale.dtype)
+            inputs["crps"] = mixture.crps(target.to(scale)) * scale
+            inputs["nll"] = self.head.losses(params.to(scale), target.to(scale)) + scale.log()
         return inputs
 
     def _scale(self, batch: SeriesBatch) -> Tensor:
         """Standard deviation of each row's target, ``(B or 1, 1)`` float64."""
         found = self.y_scaler.std if batch.scale is None else batch.scale[:, :1]
-        return found.double().view(-1, 1)
+        return found.to(widest_float(found.device)).view(-1, 1)
 
     # Intervals -----------------------------------------------------------------------------------
 
@@ -266,14 +266,14 @@ class LitForecaster(LitModule):
 
     def _best_blend(self, held: list[tuple[Tensor, Tensor, SeriesBatch]]) -> float:
         """Share of what was learned with the least loss over the validation windows."""
-        totals = torch.zeros(len(_BLENDS), dtype=torch.float64, device=self.device)
+        totals = torch.zeros(len(_BLENDS), dtype=widest_float(self.device), device=self.device)
         for start, change, batch in held:
             target = self.units.target(batch, self.y_scaler, self._compute_dtype)
             for index, share in enumerate(_BLENDS):
                 losses = self.head.losses(start + share * change, target)
                 if batch.mask is not None:
                     losses = losses[batch.mask]
-                totals[index] += losses.double().sum()
+                totals[index] += losses.to(totals).sum()
         return _BLENDS[int(self._sum_over_ranks(totals).argmin())]
 
     def test_step(self, batch: SeriesBatch, batch_idx: int) -> dict[str, Tensor]:

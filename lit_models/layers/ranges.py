@@ -46,7 +46,7 @@ RANGES = {
     "attention_dropout": PROPER_SHARE,
     "input_dropout": PROPER_SHARE,
     "label_smoothing": PROPER_SHARE,
-    "class_dropout": PROPER_SHARE,
+    "class_dropout": SHARE,
     "teacher_forcing": SHARE,
     "length_penalty": NOT_NEGATIVE,
     "temperature": NOT_NEGATIVE,

@@ -27,7 +27,7 @@ class ForecastMetric(Metric):
         """Adds the scores of a batch, ``(B, H)``."""
         if mask is not None:
             scores = scores[mask]
-        self.total += scores.double().sum()
+        self.total += scores.to(self.total.dtype).sum()
         self.count += scores.numel()
 
     def compute(self) -> Tensor:
@@ -40,7 +40,7 @@ class ForecastMSE(ForecastMetric):
 
     def update(self, preds: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
         """Adds forecasts and targets, ``(B, H)``."""
-        self.add((preds.double() - target.double()).square(), mask)
+        self.add((preds.to(self.total.dtype) - target.to(self.total.dtype)).square(), mask)
 
 
 class ForecastMAE(ForecastMetric):
@@ -48,7 +48,7 @@ class ForecastMAE(ForecastMetric):
 
     def update(self, preds: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
         """Adds forecasts and targets, ``(B, H)``."""
-        self.add((preds.double() - target.double()).abs(), mask)
+        self.add((preds.to(self.total.dtype) - target.to(self.total.dtype)).abs(), mask)
 
 
 class ForecastSMAPE(ForecastMetric):
@@ -56,7 +56,7 @@ class ForecastSMAPE(ForecastMetric):
 
     def update(self, preds: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
         """Adds forecasts and targets, ``(B, H)``."""
-        preds, target = preds.double(), target.double()
+        preds, target = preds.to(self.total.dtype), target.to(self.total.dtype)
         both = (preds.abs() + target.abs()).clamp(min=torch.finfo(torch.float64).tiny)
         self.add(200 * (preds - target).abs() / both, mask)
 
@@ -73,8 +73,8 @@ class ForecastMASE(ForecastMetric):
     ) -> None:
         """Adds forecasts and targets, ``(B, H)``, with the naive error of each series, ``(B,)``."""
         if naive_error is not None:
-            error = (preds.double() - target.double()).abs()
-            self.add(error / naive_error.double().unsqueeze(1), mask)
+            error = (preds.to(self.total.dtype) - target.to(self.total.dtype)).abs()
+            self.add(error / naive_error.to(self.total.dtype).unsqueeze(1), mask)
 
 
 class ForecastPinball(ForecastMetric):
@@ -89,8 +89,8 @@ class ForecastPinball(ForecastMetric):
     ) -> None:
         """Adds targets ``(B, H)`` and their quantiles ``(B, H, Q)``."""
         assert quantiles is not None
-        levels = torch.tensor(QUANTILES, dtype=torch.float64, device=target.device)
-        error = target.double().unsqueeze(-1) - quantiles.double()
+        levels = torch.tensor(QUANTILES, dtype=self.total.dtype, device=target.device)
+        error = target.to(self.total.dtype).unsqueeze(-1) - quantiles.to(self.total.dtype)
         self.add(pinball(error, levels).mean(-1), mask)
 
 

@@ -27,7 +27,7 @@ from callbacks.run.interrupt import GracefulInterrupt
 from datamodules.errors import InputError
 from lit_models.command.arguments import CommandLine
 from lit_models.command.cli import LitCLI
-from lit_models.command.run import run
+from lit_models.command.run import DIVERGED, run
 from lit_models.command.run_folder import RunFolder
 from scripts.sweep.space import Sweep, read_sweep
 
@@ -202,9 +202,9 @@ class Study:
         own += ["--test_after_fit=false", "--trainer.enable_progress_bar=false"]
         report = TrialReport(trial, sweep.metric, sweep.direction)
         code = run(["fit", *options, *own], partial(TrialCLI, report=report))
-        if code != 0:
+        if code not in (0, DIVERGED):
             raise TrialError(code)
-        if report.pruned:
+        if report.pruned or code == DIVERGED:
             raise optuna.TrialPruned
         if report.best is None:
             raise InputError(f"a trial ended without a validation; give it more steps: {options}")

@@ -218,12 +218,12 @@ def test_unet_shapes_and_conditioning(side):
     ("options", "message"),
     [
         ({"denoiser": "unet"}, "use denoiser mlp"),
-        ({"hidden_size": 0}, "positive"),
+        ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
         ({"guidance_weight": 1.0}, "guidance_weight=1 needs data with classes"),
         ({"class_dropout": 1.2}, "got 1.2"),
-        ({"guidance_weight": -5.0, "num_classes": 2}, "must not be negative, got -5"),
-        ({"eta": 5.0}, "eta must lie between 0 and 1, got 5"),
-        ({"dropout": 1.0}, "dropout must lie in"),
+        ({"guidance_weight": -5.0, "num_classes": 2}, "guidance_weight must be at least 0, got -5"),
+        ({"eta": 5.0}, r"eta must be in \[0, 1\], got 5"),
+        ({"dropout": 1.0}, "dropout must be in"),
         ({"min_snr_gamma": 0.0}, "min_snr_gamma must be positive"),
         (
             {"sample_shape": (1, 8, 8), "denoiser": "unet", "channel_multipliers": [0]},

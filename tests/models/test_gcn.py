@@ -96,5 +96,5 @@ def test_only_masked_nodes_are_scored(graph):
 
 
 def test_wrong_size_is_named():
-    with pytest.raises(ValueError, match="got 0, 2 and 0"):
+    with pytest.raises(ValueError, match="hidden_size must be at least 1, got 0"):
         LitGCN(5, 3, hidden_size=0)

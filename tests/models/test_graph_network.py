@@ -132,5 +132,5 @@ def test_shared_rounds_have_the_weights_of_one():
 
 
 def test_wrong_size_is_named():
-    with pytest.raises(ValueError, match="got 0 and 2"):
+    with pytest.raises(ValueError, match="hidden_size must be at least 1, got 0"):
         LitGraphNetwork(5, 3, "node", "classification", 0, hidden_size=0)

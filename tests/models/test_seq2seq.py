@@ -223,7 +223,7 @@ def test_dot_scores_are_scaled_by_nothing():
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="a bidirectional hidden_size must be even, got 7"):
         LitSeq2Seq(V, V, T, hidden_size=7)
-    with pytest.raises(ValueError, match="got 64, 128 and 0"):
+    with pytest.raises(ValueError, match="num_layers must be at least 1, got 0"):
         LitSeq2Seq(V, V, T, num_layers=0)
     with pytest.raises(ValueError, match=r"teacher_forcing must lie in \[0, 1\]"):
         LitSeq2Seq(V, V, T, teacher_forcing=(1.0, 1.5))

@@ -138,7 +138,7 @@ def test_scales_are_each_nodes_own(batch):
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="in_features=2"):
         LitSTGNN(2, 11, 4, 5, mode="rolling")
-    with pytest.raises(ValueError, match="got 0, 1, 3, 1 and 1"):
+    with pytest.raises(ValueError, match="hidden_size must be at least 1, got 0"):
         LitSTGNN(1, 11, 4, 5, hidden_size=0)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from refusals import CONFIG, FIT, snapshot
 
 from datamodules.errors import InputError
-from datamodules.files.graph_files import load_saved
+from datamodules.files.graph_objects import load_graphs
 from datamodules.files.tokenization import load_tokenizer
 from lit_models.weights.checkpoints import read_checkpoint
 
@@ -114,7 +114,7 @@ def test_a_finished_run_is_not_overwritten(refused, fitted):
     refused([*FIT, "--run_id", "first"], "runs/tiny/first holds a run already; choose another")
 
 
-@pytest.mark.parametrize("read", [read_checkpoint, load_saved, load_tokenizer])
+@pytest.mark.parametrize("read", [read_checkpoint, load_graphs, load_tokenizer])
 def test_nothing_in_a_file_is_executed(folder, read):
     path = folder / "x.ckpt"
     for content in ({"state_dict": Hostile()}, Hostile(), {"tokenizer": Hostile()}):
@@ -146,7 +146,7 @@ def test_any_bytes(tmp_path_factory):
     @given(st.integers(0, len(good) - 1), st.binary(min_size=1, max_size=40), st.booleans())
     def read(place, other, cut):
         path.write_bytes(good[:place] + other + (b"" if cut else good[place + len(other) :]))
-        for reader in (read_checkpoint, load_saved):
+        for reader in (read_checkpoint, load_graphs):
             try:
                 reader(path)
             except InputError as error:

@@ -159,7 +159,7 @@ CASES = {
         "subclass of LightningDataModule, got tiny.LitTiny",
     ),
     "data for a model": ([*FIT, "--model", "tiny.TinyDataModule"], "subclass of LightningModule"),
-    "probability above 1": ([*FIT, "--model.dropout", "1.5"], "but got 1.5"),
+    "probability above 1": ([*FIT, "--model.dropout", "1.5"], "dropout must be in [0, 1), got 1.5"),
     "probability of nan": (
         [*FIT, "--model.dropout", "nan"],
         "model.dropout: expected float, got nan",
