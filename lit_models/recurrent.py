@@ -370,7 +370,7 @@ class LitRecurrentForecaster(LitForecaster):
         if self.start is not None:
             last = torch.zeros_like(last)  # the start holds it
         width = 1 if self.mode == "rolling" else self.head.num_params
-        params = out.reshape(len(out), -1, width)
+        params = out.reshape(-1, out.shape[1] // width, width)
         return params + last.unsqueeze(-1)
 
     def state_gradients(self, batch: SeriesBatch) -> Tensor:

@@ -160,8 +160,7 @@ def train(method: Method, settings: Sequence[Setting], part: Part, seed: int) ->
     for model, x, y in zip(models, part.x, part.y, strict=True):
         for scaler, values in ((model.x_scaler, x), (model.y_scaler, y)):
             std = values.std(0, correction=0)
-            scaler.mean.copy_(values.mean(0))  # type: ignore[union-attr, operator]
-            scaler.std.copy_(torch.where(std > 0, std, 1.0))  # type: ignore[union-attr, operator]
+            scaler.fit(values.mean(0), torch.where(std > 0, std, 1.0))  # type: ignore[union-attr, operator]
     losses = [_Loss(model) for model in models]
     weights, buffers = stack_module_state(losses)
     decay = torch.tensor([setting.get("weight_decay", 0.0) for setting in settings])
