@@ -134,8 +134,6 @@ def run(words: list[str], folder: Path) -> None:
         assert main(["list"]) == 0
     elif NEEDS_A_DOWNLOAD & set(words):
         assert prepare(words).classes["model"], line
-    elif words[0] == "list":
-        assert main(["list"]) == 0
     elif {"ddp", "fsdp", "slurm"} & set(words):
         # FSDP is refused on a CPU.
         strategy = ["--trainer.strategy", "auto"] if "fsdp" in words else []
