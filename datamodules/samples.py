@@ -14,9 +14,11 @@ from datamodules.batches import SampleBatch
 from datamodules.errors import InputError
 from datamodules.files.images import as_bytes, columns_of, image_grid, write_image
 from datamodules.files.whole_file import whole_file
+from datamodules.laws.linear_denoiser import LinearDenoiser
 from datamodules.laws.mixture_law import MixtureLaw
 
 _BLOCK = 2**20  # numbers that are read at once
+_MOMENT_ROWS = 20_000  # rows whose moments the linear denoiser knows
 _GRID = 100  # pictures
 
 
@@ -83,10 +85,34 @@ class SampleDataModule(LitDataModule[SampleBatch]):
         classes = torch.arange(self.num_generated) % self.num_classes if self.num_classes else None
         return SampleBatch(x0, classes)
 
-    def training_blocks(self) -> Iterator[Tensor]:
-        """The training rows, some at a time."""
+    def training_blocks(self, limit: int | None = None) -> Iterator[Tensor]:
+        """The training rows, some at a time; no more than a limit, evenly spread."""
         x0 = self.split("train").x0
+        x0 = x0[:: 1 if limit is None else -(-len(x0) // limit)]
         yield from torch.split(x0, max(1, _BLOCK // max(x0[0].numel(), 1)))
+
+    def linear_denoiser(self, mean: Tensor, std: Tensor) -> LinearDenoiser | None:
+        """The best linear prediction of the noise, a rival of a model where the law is unknown.
+
+        Knows the moments of the training rows, evenly spread ones where they are many.
+
+        Args:
+            mean: Mean that the model subtracts from a row, as :attr:`standardization`.
+            std: Standard deviation that it divides by.
+
+        Returns:
+            The prediction for noised rows in standard units; None for vectors too long for it.
+        """
+        mean, std = mean.double().cpu(), std.double().cpu()
+
+        def blocks() -> Iterator[Tensor]:
+            for block in self.training_blocks(_MOMENT_ROWS):
+                yield (block - mean) / std
+
+        try:
+            return LinearDenoiser(blocks, self.sample_shape)
+        except ValueError:
+            return None
 
     @property
     def standardization(self) -> Mapping[str, tuple[Tensor, Tensor]]:

@@ -22,7 +22,7 @@ Shape letters: B batch, D numbers in a sample, T steps of the process, W width, 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -38,6 +38,7 @@ from lit_models.layers.ddpm import DDPM
 from lit_models.layers.gaussian_diffusion import (
     GaussianDiffusion,
     Prediction,
+    Sampler,
     Schedule,
     Spacing,
     StepSampler,
@@ -99,6 +100,7 @@ class LitDDPM(LitModule):
     """
 
     loss_weights: Tensor | None
+    rivals: Mapping[str, Mapping[str, float]] = {}
 
     def __init__(
         self,
@@ -120,7 +122,7 @@ class LitDDPM(LitModule):
         prediction: Prediction = "noise",
         time_sampling: Literal["uniform", "importance"] = "uniform",
         min_snr_gamma: float | None = None,
-        sampler: Literal["ancestral", "ddim", "dpm_solver"] = "ancestral",
+        sampler: Sampler = "ancestral",
         variance: Variance = "beta",
         num_sample_steps: int | None = None,
         sample_spacing: Spacing | None = None,
@@ -132,35 +134,30 @@ class LitDDPM(LitModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__({"eps_mse": MeanSquaredError()}, optimizer, lr_scheduler)
-        shape = tuple(sample_shape)
-        images = network is None and denoiser == "unet"
-        _check(shape, images, hidden_size, num_blocks, channel_multipliers)
+        shape, num_features = tuple(sample_shape), math.prod(sample_shape)
         _check_guidance(num_classes, guidance_weight, class_dropout)
-        _check_ranges(dropout, eta, min_snr_gamma)
         self.sample_shape, self.num_classes = shape, num_classes
         self.class_dropout = class_dropout
+        self.x_scaler = Standardize(num_features if len(shape) == 1 else 1)
         diffusion = GaussianDiffusion(num_steps, schedule, beta_start, beta_end, betas)
         self.step_sampler = StepSampler(diffusion.num_steps, time_sampling == "importance")
-        num_features = math.prod(shape)
         self.denoiser: nn.Module
         self.embedding: StepEmbedding | None = None
-        if network is None:
+        if network is not None:
+            self.denoiser = network
+        else:
             self.embedding = StepEmbedding(
                 diffusion.num_steps, hidden_size, time_features, num_time_features, num_classes
             )
-        if network is not None:
-            self.denoiser = network
-        elif images:
-            self.denoiser = UNet(shape[0], hidden_size, num_blocks, channel_multipliers, dropout)
-        else:
-            self.denoiser = ResidualMLP(num_features, hidden_size, num_blocks)
-        visited = {} if sample_spacing is None else {"spacing": sample_spacing}
-        if sampler == "ddim":
-            steps = diffusion.ddim(eta, num_sample_steps, **visited)
-        elif sampler == "dpm_solver":
-            steps = diffusion.dpm_solver(num_sample_steps, **visited)
-        else:
-            steps = diffusion.ancestral(variance, num_sample_steps, **visited)
+            if denoiser == "mlp":
+                self.denoiser = ResidualMLP(num_features, hidden_size, num_blocks)
+            elif len(shape) == 3:
+                levels = channel_multipliers
+                self.denoiser = UNet(shape[0], hidden_size, num_blocks, levels, dropout)
+            else:
+                raise ValueError(
+                    f"a U-Net needs images (C, H, W), the data are {shape}; use denoiser mlp"
+                )
         weights = None
         if min_snr_gamma is not None:
             weights = diffusion.min_snr_weights(min_snr_gamma, prediction)
@@ -171,29 +168,35 @@ class LitDDPM(LitModule):
             shape,
             num_classes,
             prediction,
-            steps,
+            diffusion.sampler(sampler, num_sample_steps, sample_spacing, variance, eta),
             guidance_weight,
             shared_step=network is None,
             num_hidden=hidden_size * math.prod(shape[1:]),
         )
-        self.x_scaler = Standardize(num_features if len(shape) == 1 else 1)
+        if pretrained is not None:
+            load_diffusers(self, pretrained)
         distances: dict[str, Metric | MetricCollection] = {"wasserstein": SlicedWasserstein(1)}
         if num_features > 1:
             distances = {
                 "sliced_wasserstein": SlicedWasserstein(num_features),
                 "mmd": MMD(num_features),
             }
-        self._law: Any = None
-        if pretrained is not None:
-            load_diffusers(self, pretrained)
         self.sample_metrics = MetricCollection(distances, prefix="test/")
+        self._law: Any = None
+        self._linear: Any = None
+        self._linear_mse = MeanSquaredError()
 
     def setup(self, stage: str) -> None:
-        """Takes the true law from the datamodule, where it is known, to measure the error by."""
+        """Takes from the datamodule what to measure the predicted noise by.
+
+        The true law where it is known, else the best linear prediction, a rival of the test.
+        """
         super().setup(stage)
-        self._law = getattr(getattr(self.trainer, "datamodule", None), "law", None)
-        if self._law is None:
-            self.val_metrics, self.test_metrics = MetricCollection({}), MetricCollection({})
+        datamodule = getattr(self.trainer, "datamodule", None)
+        self._law = getattr(datamodule, "law", None)
+        if stage == "test" and self._law is None:
+            make = getattr(datamodule, "linear_denoiser", None)
+            self._linear = None if make is None else make(self.x_scaler.mean, self.x_scaler.std)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Noise predicted in standardised samples, guided where there are classes.
@@ -245,16 +248,19 @@ class LitDDPM(LitModule):
         return StepOutput(loss, len(losses), output, target)
 
     def eval_step(self, batch: SampleBatch) -> StepOutput:
-        """The same at uniform steps, with the predicted noise and the exactly expected one."""
+        """The same at uniform steps; the metric sees the noise, expected exactly or as it was."""
         draws = self.draws(len(batch.x0))
         diffusion = self.ddpm.diffusion
         last = diffusion.num_steps - 1
         t = (draws.uniform() * diffusion.num_steps).long().clamp(max=last)
         x_t, output, target, noise = self._denoise(batch.x0, t, batch.y, draws)
         preds = diffusion.to_noise(output, x_t, t, self.ddpm.prediction).to(x_t.dtype)
+        levels = diffusion.alphas_cumprod[t]
+        if self._linear is not None:
+            self._linear_mse.update(self._linear.noise(x_t, levels), noise.double())
         if self._law is not None:
             law = self._law.standardized(self.x_scaler.mean, self.x_scaler.std)
-            noise = law.noise(x_t, diffusion.alphas_cumprod[t]).to(x_t.dtype)
+            noise = law.noise(x_t, levels).to(x_t.dtype)
         return StepOutput(F.mse_loss(output, target), len(x_t), preds, noise)
 
     def _denoise(
@@ -293,6 +299,10 @@ class LitDDPM(LitModule):
         super().on_test_epoch_end()
         self.log_dict(self.sample_metrics.compute(), sync_dist=True)
         self.sample_metrics.reset()
+        if self._linear is not None:
+            score = float(self._linear_mse.compute())
+            self.rivals = {"test/eps_mse": {"linear denoiser": score}}
+            self._linear_mse.reset()
 
     def predict_step(self, batch: SampleBatch, batch_idx: int = 0) -> dict[str, Tensor]:
         """A sample for each row, and its class where there are classes."""
@@ -322,42 +332,10 @@ class LitDDPM(LitModule):
         return self.x_scaler.inverse(x)
 
 
-def _check(
-    shape: tuple[int, ...],
-    images: bool,
-    hidden_size: int,
-    num_blocks: int,
-    channel_multipliers: Sequence[int],
-) -> None:
-    """Complains about sizes of the network."""
-    if min(hidden_size, num_blocks) < 1:
-        raise ValueError(
-            f"hidden_size and num_blocks must be positive, got {hidden_size} and {num_blocks}"
-        )
-    if images and len(shape) != 3:
-        raise ValueError(f"a U-Net needs images (C, H, W), the data are {shape}; use denoiser mlp")
-    if images and (len(channel_multipliers) == 0 or min(channel_multipliers) < 1):
-        raise ValueError(f"channel_multipliers must be positive, got {list(channel_multipliers)}")
-
-
 def _check_guidance(num_classes: int, guidance_weight: float, class_dropout: float) -> None:
     """Complains about guidance without what it needs."""
-    if not 0 <= class_dropout <= 1:
-        raise ValueError(f"class_dropout must lie between 0 and 1, got {class_dropout}")
-    if not 0 <= guidance_weight < math.inf:
-        raise ValueError(f"guidance_weight must not be negative, got {guidance_weight:g}")
     if guidance_weight and (num_classes == 0 or class_dropout == 0):
         raise ValueError(
             f"guidance_weight={guidance_weight:g} needs data with classes and a class_dropout "
             "above 0"
         )
-
-
-def _check_ranges(dropout: float, eta: float, min_snr_gamma: float | None) -> None:
-    """Complains about numbers out of range."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie between 0 and 1, got {eta}")
-    if min_snr_gamma is not None and not min_snr_gamma > 0:
-        raise ValueError(f"min_snr_gamma must be positive, got {min_snr_gamma}")

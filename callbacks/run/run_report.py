@@ -117,7 +117,12 @@ class RunReport(L.Callback):
         self._larger_is_better = {
             name for judges in stages for name, judge in judges.items() if judge.higher_is_better
         }
-        rivals = {k: v for k, v in getattr(datamodule, "rivals", {}).items() if k in metrics}
+        rivals = {
+            name: dict(scores)
+            for published in (datamodule, pl_module)
+            for name, scores in getattr(published, "rivals", {}).items()
+            if name in metrics
+        }
         return {
             "experiment": self.experiment,
             "model": type(pl_module).__name__,

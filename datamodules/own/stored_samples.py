@@ -166,9 +166,10 @@ class StoredSampleDataModule(SampleDataModule):
             return x0.movedim(-1, 1).contiguous()
         return x0.reshape(len(rows), *self.sample_shape)
 
-    def training_blocks(self) -> Iterator[Tensor]:
-        """The training rows, some at a time."""
+    def training_blocks(self, limit: int | None = None) -> Iterator[Tensor]:
+        """The training rows, some at a time; no more than a limit, evenly spread."""
         train = self._rows["train"]
+        train = train[:: 1 if limit is None else -(-len(train) // limit)]
         size = max(1, _BLOCK // int(np.prod(self.sample_shape)))
         for start in range(0, len(train), size):
             yield self.read_rows(train[start : start + size])

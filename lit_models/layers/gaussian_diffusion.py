@@ -34,6 +34,7 @@ Schedule = Literal["linear", "cosine"]
 Prediction = Literal["noise", "x0", "v"]
 Variance = Literal["beta", "posterior"]
 Spacing = Literal["even", "quadratic"]
+Sampler = Literal["ancestral", "ddim", "dpm_solver"]
 
 
 class SamplerSteps(NamedTuple):
@@ -174,6 +175,22 @@ class GaussianDiffusion(nn.Module):
         alphas_cumprod = self.alphas_cumprod.cpu().double()
         level = alphas_cumprod[t]
         return t, level, torch.cat([level[1:], level.new_ones(1)])
+
+    def sampler(
+        self,
+        name: Sampler,
+        num_sample_steps: int | None = None,
+        spacing: Spacing | None = None,
+        variance: Variance = "beta",
+        eta: float = 0.0,
+    ) -> SamplerSteps:
+        """Steps of a sampler by its name; a spacing of None is the sampler's own."""
+        spread = {} if spacing is None else {"spacing": spacing}
+        if name == "ddim":
+            return self.ddim(eta, num_sample_steps, **spread)
+        if name == "dpm_solver":
+            return self.dpm_solver(num_sample_steps, **spread)
+        return self.ancestral(variance, num_sample_steps, **spread)
 
     def ancestral(
         self,

@@ -92,7 +92,8 @@ class UNet(nn.Module):
         dropout: Probability of dropping a unit inside a residual block.
 
     Raises:
-        ValueError: If ``hidden_size`` does not divide into attention heads.
+        ValueError: If ``hidden_size`` does not divide into attention heads, or a multiplier is not
+            positive.
 
     Shape:
         Input ``(B, C, H, W)`` and embedding ``(B, E)`` or ``(1, E)``, output ``(B, C, H, W)``.
@@ -109,6 +110,8 @@ class UNet(nn.Module):
         super().__init__()
         if hidden_size % 4:
             raise ValueError(f"hidden_size of a U-Net must be a multiple of 4, got {hidden_size}")
+        if len(channel_multipliers) == 0 or min(channel_multipliers) < 1:
+            raise ValueError(f"channel_multipliers must be positive, got {[*channel_multipliers]}")
         widths = [hidden_size * multiplier for multiplier in channel_multipliers]
 
         def block(width: int, out: int) -> ConvBlock:

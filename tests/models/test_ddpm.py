@@ -224,7 +224,7 @@ def test_unet_shapes_and_conditioning(side):
         ({"guidance_weight": -5.0, "num_classes": 2}, "guidance_weight must be at least 0, got -5"),
         ({"eta": 5.0}, r"eta must be in \[0, 1\], got 5"),
         ({"dropout": 1.0}, "dropout must be in"),
-        ({"min_snr_gamma": 0.0}, "min_snr_gamma must be positive"),
+        ({"min_snr_gamma": 0.0}, "min_snr_gamma must be above 0"),
         (
             {"sample_shape": (1, 8, 8), "denoiser": "unet", "channel_multipliers": [0]},
             "multipliers",

@@ -67,7 +67,10 @@ def test_own_array_with_classes(tmp_path):
     own += ["--trainer.enable_progress_bar=false", "--runs_dir", str(tmp_path)]
     assert main(["fit", *own, "--run_id=run", "--model.guidance_weight=1.0"]) == 0
     results = json.loads((tmp_path / "ddpm" / "run" / "results.json").read_text())
-    assert set(results["metrics"]) == {"test/loss", "test/sliced_wasserstein", "test/mmd"}
+    scores = {"test/loss", "test/eps_mse", "test/sliced_wasserstein", "test/mmd"}
+    assert set(results["metrics"]) == scores
+    # The network knows the class, and the noise of ten samples decides between the two.
+    assert 0 < results["rivals"]["test/eps_mse"]["linear denoiser"] < 1
     assert main(["predict", *own, "--ckpt_path=best", "--data.num_generated=7"]) == 0
     folder = tmp_path / "ddpm" / "run"
     assert np.load(folder / "samples.npy").shape == (7, 2)
