@@ -1,6 +1,7 @@
 """Cheap rivals of a graph model on the same targets: features alone, and neighbours alone."""
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,10 +11,44 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from datamodules.batches import GraphBatch
+from datamodules.graph_base import Level
+from datamodules.own.graph_targets import Targets
 
 Scores = dict[str, dict[str, float]]
 _MAX_ROWS = 20_000
 _RETURN = 0.1  # share of its own label that a node keeps at each step of the propagation
+
+
+def graph_rivals(
+    graphs: Sequence[GraphBatch], targets: Targets, level: Level, train: Tensor, test: Tensor
+) -> Scores:
+    """Scores of regression on the features, and of label propagation on one graph.
+
+    Args:
+        graphs: All graphs.
+        targets: Their targets.
+        level: What a target belongs to; of a graph, means and sums of its features count.
+        train: Numbers of the targets to fit on.
+        test: Numbers of those to score.
+    """
+    if targets.task == "multilabel" or bool(targets.y.isnan().any()):
+        return {}
+    classification, width = targets.task == "classification", len(targets.names)
+    one = len(graphs) == 1
+    if level == "graph":
+        x = torch.stack([_pooled(graph) for graph in graphs])
+    else:
+        x = graphs[0].x if one else torch.cat([graph.x for graph in graphs])
+    found = features_alone(x, targets.y, train, test, classification, width)
+    if one and classification:
+        return together(found, label_propagation(graphs[0], targets.y, train, test, width))
+    return found
+
+
+def _pooled(graph: GraphBatch) -> Tensor:
+    """Means and sums of a graph's features, and its numbers of nodes and edges."""
+    size = torch.tensor([float(len(graph.x)), float(graph.edge_index.shape[1])])
+    return torch.cat([graph.x.mean(0), graph.x.sum(0), size])
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from torch import nn
 from datamodules.batches import GraphSeriesBatch
 from lit_models import LitSTGNN
 from lit_models.layers.graph import normalized_adjacency
+from lit_models.layers.graph_time import GatedTemporalConv, GraphGRUCell, GraphPolynomial
 from lit_models.metrics.forecast_errors import ForecastErrors
-from lit_models.stgnn import GatedTemporalConv, GraphGRUCell, GraphPolynomial
 
 
 @pytest.fixture
