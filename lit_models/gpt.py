@@ -35,8 +35,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.batches import TokenBatch
-from lit_models.base import LitModule, StepOutput
-from lit_models.decoding.sampling import Ending, Sampling, complete, generate
+from lit_models.base import StepOutput
+from lit_models.decoding.sampling import Sampling
+from lit_models.families.text_writer import LitTextWriter
 from lit_models.layers.attention import KeyValueCache, MultiHeadAttention
 from lit_models.metrics.scores import CrossEntropy, GroupedCrossEntropy, Perplexity, TokenAccuracy
 from lit_models.weights.pretrained import load_pretrained
@@ -203,7 +204,7 @@ class GPT(Decoder):
         return self.logits(self.hidden_states(self.embed(tokens)))
 
 
-class LitGPT(LitModule):
+class LitGPT(LitTextWriter):
     """Language model: pre-training, evaluation and generation.
 
     Args:
@@ -269,14 +270,7 @@ class LitGPT(LitModule):
             "accuracy": TokenAccuracy(),
             **({"group": GroupedCrossEntropy(group_names)} if group_names else {}),
         }
-        super().__init__(metrics, optimizer, lr_scheduler)
-        if not 0 <= min_new_tokens <= num_new_tokens or num_new_tokens < 1:
-            raise ValueError(
-                "num_new_tokens must be at least 1 and min_new_tokens lie in [0, num_new_tokens], "
-                f"got {num_new_tokens} and {min_new_tokens}"
-            )
-        self.num_new_tokens = num_new_tokens
-        self.ending = Ending(min_tokens=min_new_tokens)
+        super().__init__(metrics, num_new_tokens, min_new_tokens, optimizer, lr_scheduler)
         self.sampling = Sampling(temperature, top_k, top_p, sampling_seed, repetition_penalty)
         self.sampling.check()
         config = DecoderConfig(
@@ -300,22 +294,6 @@ class LitGPT(LitModule):
         logits: Tensor = self.net(tokens)
         return logits
 
-    def generate(
-        self, prompts: Tensor, num_tokens: int, mask: Tensor | None = None, **options: Any
-    ) -> Tensor:
-        """Continues prompts; see :func:`lit_models.decoding.sampling.generate`.
-
-        Args:
-            prompts: ``(B, T)``, padded on the left where their lengths differ.
-            num_tokens: Number N of tokens to append.
-            mask: True at real tokens of the prompts, ``(B, T)``.
-            options: Fields of :class:`~lit_models.decoding.sampling.Sampling` to change.
-
-        Returns:
-            The new tokens, ``(B, N)``.
-        """
-        return generate(self.net, prompts, num_tokens, mask, self.sampling._replace(**options))
-
     def step(self, batch: TokenBatch) -> StepOutput:
         """Cross-entropy of the next tokens."""
         logits = self(batch.tokens).flatten(0, 1)
@@ -324,37 +302,3 @@ class LitGPT(LitModule):
         loss = F.cross_entropy(logits, labels, reduction="sum") / num_targets.clamp(min=1)
         groups = {} if batch.group is None else {"group": batch.group.flatten()}
         return StepOutput(loss, num_targets, logits, labels, metric_inputs=groups)
-
-    def setup(self, stage: str) -> None:
-        """Learns from the data where a text ends."""
-        super().setup(stage)
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if stage == "predict" and hasattr(datamodule, "end_token"):
-            stopped = datamodule.stopped if datamodule.stop else None
-            self.ending = Ending(datamodule.end_token, stopped, self.ending.min_tokens)
-
-    def predict_step(self, batch: TokenBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Continuation of each row, ``(B, num_new_tokens)``, its length and why it ended.
-
-        A row's samples depend on its number among all rows, not on the batch or the rank.
-        """
-        done = complete(
-            self.net,
-            batch.tokens,
-            self.num_new_tokens,
-            batch.mask,
-            self.sampling,
-            self._rows(batch, batch_idx),
-            self.ending,
-        )
-        return {"completion": done.tokens, "num_tokens": done.lengths, "ended": done.reasons}
-
-    def _rows(self, batch: TokenBatch, batch_idx: int) -> Tensor:
-        """Numbers of a batch's rows among all."""
-        loader: Any = None if self._trainer is None else self.trainer.predict_dataloaders
-        if hasattr(loader, "rows"):
-            rows: Tensor = loader.rows(batch_idx)
-            return rows
-        sampler = getattr(loader, "batch_sampler", None)  # Lightning keeps the size there
-        size = getattr(sampler, "batch_size", None) or len(batch.tokens)
-        return batch_idx * size + torch.arange(len(batch.tokens))

@@ -47,9 +47,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from datamodules.batches import SequencePairBatch
 from lit_models.families.free_running import LitSequenceWriter
+from lit_models.layers.scored_attention import Attention, Score
 
 AttentionKind = Literal["none", "luong", "bahdanau"]
-Score = Literal["dot", "general", "concat"]
 _CELLS: dict[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -98,40 +98,6 @@ class Encoder(nn.Module):
         hidden = last[0] if isinstance(last, tuple) else last
         directions = 2 if self.cell.bidirectional else 1
         return states, hidden.unflatten(0, (-1, directions)).transpose(1, 2).flatten(2)
-
-
-class Attention(nn.Module):
-    """Weighted mean of encoder states, scored against decoder states.
-
-    Shape:
-        Queries ``(B, T, W)`` and memory ``(B, S, W)`` to contexts ``(B, T, W)`` and weights
-        ``(B, T, S)``.
-    """
-
-    def __init__(self, hidden_size: int, score: Score) -> None:
-        super().__init__()
-        self.kind = score
-        if score != "dot":
-            self.key = nn.Linear(hidden_size, hidden_size, bias=False)
-        if score == "concat":
-            self.query = nn.Linear(hidden_size, hidden_size)
-            self.energy = nn.Linear(hidden_size, 1, bias=False)
-
-    def keys(self, memory: Tensor) -> Tensor:
-        """What the queries are compared with; once for each source."""
-        return memory if self.kind == "dot" else self.key(memory)
-
-    def forward(
-        self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Contexts and weights; the mask ``(B, S)`` is True at real positions."""
-        if self.kind == "concat":
-            hidden = torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))
-            scores = self.energy(hidden).squeeze(-1)
-        else:
-            scores = query @ keys.transpose(1, 2)
-        weights = scores.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(-1)
-        return weights @ memory, weights
 
 
 @dataclass

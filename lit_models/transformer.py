@@ -34,38 +34,10 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules.batches import SequencePairBatch
+from lit_models.decoding.states import CachedState, Memory
 from lit_models.families.free_running import LitSequenceWriter
 from lit_models.layers.attention import KeyValueCache, MultiHeadAttention
-
-# Projected keys and values of the memory, (B, H, S, K) each.
-Memory = tuple[Tensor, Tensor]
-
-
-class SinusoidalPositions(nn.Module):
-    """Fixed position codes.
-
-    Shape:
-        Output ``(T, D)`` for T positions from ``start``.
-    """
-
-    table: Tensor
-
-    def __init__(self, d_model: int, max_length: int) -> None:
-        super().__init__()
-        position = torch.arange(max_length, dtype=torch.float64).unsqueeze(1)
-        rate = 10_000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
-        table = torch.zeros(max_length, d_model, dtype=torch.float64)
-        table[:, 0::2] = torch.sin(position * rate)
-        table[:, 1::2] = torch.cos(position * rate)[:, : d_model // 2]
-        self.register_buffer("table", table.to(torch.get_default_dtype()), persistent=False)
-
-    def forward(self, length: int, start: int = 0) -> Tensor:
-        """Codes of consecutive positions."""
-        if start + length > len(self.table):
-            raise ValueError(
-                f"position {start + length - 1} lies beyond max_length={len(self.table)}"
-            )
-        return self.table[start : start + length]
+from lit_models.layers.positions import SinusoidalPositions
 
 
 class Residual(nn.Module):
@@ -168,40 +140,6 @@ class DecoderLayer(nn.Module):
         return self.feed_forward_residual(x, self.feed_forward), weights
 
 
-class DecodingState:
-    """Keys and values of the prefixes decoded so far, and of the memory.
-
-    Args:
-        memories: Projected memory of each layer.
-        mask: True at real source positions, ``(B, 1, 1, S)``.
-        max_length: Positions the caches can hold.
-    """
-
-    def __init__(self, memories: list[Memory], mask: Tensor, max_length: int) -> None:
-        self.memories, self.mask = memories, mask
-        key = memories[0][0]
-        batch_size, num_heads, _, head_size = key.shape
-        self.caches = [
-            KeyValueCache(batch_size, num_heads, max_length, head_size, key.device, key.dtype)
-            for _ in memories
-        ]
-
-    @property
-    def length(self) -> int:
-        """Positions decoded so far."""
-        return self.caches[0].length
-
-    @property
-    def device(self) -> torch.device:
-        """Where the prefixes are."""
-        return self.mask.device
-
-    def reorder(self, rows: Tensor) -> None:
-        """Replaces prefix i by prefix ``rows[i]`` of the same source."""
-        for cache in self.caches:
-            cache.reorder(rows)
-
-
 class Transformer(nn.Module):
     """Encoder, decoder, embeddings and output projection; arguments as for `LitTransformer`."""
 
@@ -293,15 +231,15 @@ class Transformer(nn.Module):
         states, weights = self.decode_states(tgt, memory, src_mask, need_weights)
         return self.out_proj(states), weights
 
-    def start(self, src: Tensor, src_mask: Tensor, num_beams: int = 1) -> DecodingState:
+    def start(self, src: Tensor, src_mask: Tensor, num_beams: int = 1) -> CachedState:
         """State before the first token, each source ``num_beams`` times."""
         memory = self.encode(src, src_mask).repeat_interleave(num_beams, dim=0)
         mask = src_mask[:, None, None].repeat_interleave(num_beams, dim=0)
         layers = [cast(DecoderLayer, layer) for layer in self.decoder]
         memories = [layer.cross_attention.project_memory(memory) for layer in layers]
-        return DecodingState(memories, mask, self.max_length)
+        return CachedState(memories, mask, self.max_length)
 
-    def decode_step(self, token: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
+    def decode_step(self, token: Tensor, state: CachedState) -> tuple[Tensor, CachedState]:
         """Logits ``(B, V)`` after one more token ``(B,)``, at the cost of one position."""
         x = self._embed(self.tgt_embedding, token.unsqueeze(1), start=state.length)
         for layer, memory, cache in zip(self.decoder, state.memories, state.caches, strict=True):

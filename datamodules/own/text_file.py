@@ -22,7 +22,6 @@ from datamodules.files.tokenization import (
     load_tokenizer,
     special_token,
 )
-from datamodules.loading.loader import TensorLoader
 from datamodules.loading.masking import (
     SPECIAL_TOKENS,
     Corruption,
@@ -31,45 +30,11 @@ from datamodules.loading.masking import (
     hide,
     join_pairs,
 )
+from datamodules.loading.text_windows import WindowLoader
 from datamodules.own.ngram import ngram_cross_entropy
 from datamodules.own.prompts import PromptTemplate, TextEnds, prompt_batch, read_lines
-from datamodules.seeds import seed_of
 
 _MOST_COUNTED = 5_000_000  # tokens, a few seconds' work
-
-
-class WindowLoader(TensorLoader[TokenBatch]):
-    """Windows of a long text, side by side, shifted by a random offset in every epoch.
-
-    Window i of an epoch holds the tokens from ``offset + i T`` on and, as labels, those one
-    further. The offset is 0 without shuffling.
-
-    Args:
-        data: The text alone, ``(N,)``, read as the windows are asked for.
-        batch_size: Windows per batch, over all ranks.
-        length: Length T of a window.
-        options: Arguments of :class:`~datamodules.loading.loader.TensorLoader`.
-    """
-
-    def __init__(self, data: tuple[Tokens], batch_size: int, length: int, **options: Any) -> None:
-        (self.text,), self.length = data, length
-        num_windows = (len(self.text) - 1) // length
-        self.shifted = bool(options.get("shuffle")) and num_windows > 1
-        windows: Any = (range(num_windows - self.shifted),)
-        super().__init__(windows, batch_size, **options)
-        self.seed = int(options.get("seed", 0))
-
-    def fetch(self, order: Tensor, batch_idx: int) -> TokenBatch:
-        """This rank's share of a batch of windows."""
-        offset = 0
-        if self.shifted:
-            key = seed_of(self.seed, self.sampler.epoch)
-            generator = torch.Generator().manual_seed(key)
-            offset = int(torch.randint(self.length, (), generator=generator))
-        starts = offset + self._share(order, batch_idx).numpy() * self.length
-        columns = starts[:, None] + np.arange(self.length + 1)
-        tokens = torch.from_numpy(self.text[columns].astype(np.int64))
-        return TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
 
 
 class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
