@@ -37,6 +37,7 @@ from lit_models.command.classes import class_arguments, named_class
 from lit_models.command.linking import link_sizes, size_of
 from lit_models.command.loggers import WandbOptions, project_of, run_loggers
 from lit_models.command.messages import one_line, quiet
+from lit_models.command.pretrained import follow_pretrained
 from lit_models.command.run_folder import (
     RUN_DIR_VARIABLE,
     RunFolder,
@@ -164,6 +165,7 @@ class LitCLI(LightningCLI):
         experiment = config["experiment"] or "custom"
         check_names(experiment, config["run_id"])
         check_pair(*(named_class(config[part]["class_path"]) for part in ("model", "data")))
+        follow_pretrained(config, self.command_line.given, self.checkpoint is not None)
         if is_child_rank():
             self.run_dir = Path(os.environ[RUN_DIR_VARIABLE])
         elif self.command_line.run_dir is not None:

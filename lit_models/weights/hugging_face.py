@@ -16,19 +16,35 @@ from lit_models.weights.families import BERT, GPT2, Family, check_config
 Weights = dict[str, Tensor]
 
 
-def read_folder(folder: Path, family: Family, source: str) -> tuple[Weights, dict[str, Any]]:
-    """Weights under our names, and the sizes that ``config.json`` gives."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` of a folder says.
+
+    Raises:
+        ValueError: If there is none.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder} holds no readable config.json: {error}") from error
+    return config if isinstance(config, dict) else {}
+
+
+def sizes_in(config: dict[str, Any], family: Family) -> dict[str, Any]:
+    """Sizes and place of the norms that a ``config.json`` gives, under our names."""
+    sizes = {ours: config[theirs] for ours, theirs in family.sizes.items() if theirs in config}
+    return {**sizes, "norm_first": family.norm_first}
+
+
+def read_folder(folder: Path, family: Family, source: str) -> tuple[Weights, dict[str, Any]]:
+    """Weights under our names, and the sizes that ``config.json`` gives."""
+    config = read_config(folder)
     if config.get("model_type") != family.model_type:
         raise ValueError(
             f"pretrained {source} is of type {config.get('model_type')!r}; this model takes "
             f"{family.model_type!r}"
         )
     check_config(config, family, source)
-    sizes = {ours: config[theirs] for ours, theirs in family.sizes.items() if theirs in config}
+    sizes = sizes_in(config, family)
     theirs = _read_safetensors(folder)
     if not any(name.startswith(family.prefix) for name in theirs):
         theirs = {f"{family.prefix}{name}": value for name, value in theirs.items()}
@@ -39,10 +55,7 @@ def read_folder(folder: Path, family: Family, source: str) -> tuple[Weights, dic
         for name, value in theirs.items()
     }
     _check_tied(renamed, family, source)
-    return _translate(renamed, family, int(sizes["num_layers"])), {
-        **sizes,
-        "norm_first": family.norm_first,
-    }
+    return _translate(renamed, family, int(sizes["num_layers"])), sizes
 
 
 def _read_safetensors(folder: Path) -> Weights:

@@ -1,7 +1,8 @@
 """Weights to start from: our own checkpoints, and Hugging Face's GPT-2 and BERT.
 
 Sizes, heads and the place of the norms are compared before a weight is copied: two models whose
-weights fit each other's shapes may still compute differently.
+weights fit each other's shapes may still compute differently. :func:`architecture_of` says what
+they are, so that nobody needs to set them.
 """
 
 from collections.abc import Sequence
@@ -10,14 +11,55 @@ from typing import Any
 
 from torch import nn
 
+from datamodules.files.notes import say
 from lit_models.weights.checkpoints import read_checkpoint
-from lit_models.weights.hugging_face import Weights, family_of, find_folder, read_folder, sizes_of
+from lit_models.weights.families import BERT, GPT2
+from lit_models.weights.hugging_face import (
+    Weights,
+    family_of,
+    find_folder,
+    read_config,
+    read_folder,
+    sizes_in,
+    sizes_of,
+)
+
+_SIZES = ("d_model", "num_layers", "num_heads", "norm_first", "bias")
+_OF_TOKENS = ("token_embedding.weight", "masked_head.bias")
+
+
+def architecture_of(source: str) -> dict[str, Any]:
+    """Arguments of a model that starts from these weights, and its largest ``context_length``.
+
+    Args:
+        source: A checkpoint of one of our models, a Hugging Face folder or the hub's name of one.
+
+    Raises:
+        ValueError: If there is none, or it is of a kind that no model here computes.
+    """
+    path = Path(source)
+    if path.is_file():
+        weights, sizes = _from_checkpoint(path)
+        place = next((n for n in weights if n.endswith("position_embedding.weight")), None)
+        sizes.pop("vocab_size", None)
+        return sizes | ({} if place is None else {"context_length": len(weights[place])})
+    config = read_config(find_folder(source))
+    kinds = {family.model_type: family for family in (GPT2, BERT)}
+    kind = config.get("model_type")
+    if kind not in kinds:
+        raise ValueError(
+            f"pretrained {source} is of type {kind!r}; the models here take {' or '.join(kinds)}"
+        )
+    names = (*_SIZES, "context_length")
+    found = {k: v for k, v in sizes_in(config, kinds[kind]).items() if k in names}
+    return {**found, "bias": True}
 
 
 def load_pretrained(net: nn.Module, source: str, fresh: Sequence[str] = ()) -> None:
     """Copies pre-trained weights into a network.
 
-    Position embeddings beyond the network's context are left out.
+    Position embeddings beyond the network's context are left out, and so are the rows by which a
+    vocabulary was rounded up.
 
     Args:
         net: A GPT, or a module whose ``bert`` or ``gpt`` is the body.
@@ -33,6 +75,14 @@ def load_pretrained(net: nn.Module, source: str, fresh: Sequence[str] = ()) -> N
     else:
         weights, sizes = read_folder(find_folder(source), family_of(net), source)
     have = sizes_of(net)
+    rows, num_tokens = sizes.get("vocab_size", 0), have["vocab_size"]
+    if _is_rounded_up(num_tokens, rows):
+        say(
+            f"pretrained {source} has {rows:,} tokens and the data {num_tokens:,}: the rows "
+            "behind round the vocabulary up and are left out"
+        )
+        sizes["vocab_size"] = num_tokens
+        weights = {k: v[:num_tokens] if k.endswith(_OF_TOKENS) else v for k, v in weights.items()}
     for name in ("num_heads", "norm_first", "d_model", "num_layers", "vocab_size"):
         if name in sizes and sizes[name] != have[name]:
             fix = (
@@ -55,8 +105,16 @@ def _from_checkpoint(path: Path) -> tuple[Weights, dict[str, Any]]:
         if name.startswith("net.")
     }
     recorded = checkpoint.get("hyper_parameters", {})
-    names = ("num_heads", "norm_first", "d_model", "num_layers")
-    return weights, {name: recorded[name] for name in names if name in recorded}
+    sizes = {name: recorded[name] for name in _SIZES if name in recorded}
+    rows = [len(value) for name, value in weights.items() if name.endswith(_OF_TOKENS[0])]
+    return weights, sizes | {"vocab_size": rows[0]} if rows else sizes
+
+
+def _is_rounded_up(num_tokens: int, rows: int) -> bool:
+    """Whether rows of an embedding are a vocabulary, rounded up to a multiple of a power of two."""
+    multiples = (2**power for power in range(3, 11))
+    nearest = {-(-num_tokens // multiple) * multiple for multiple in multiples}
+    return num_tokens < rows <= 1.1 * num_tokens and rows in nearest
 
 
 def _copy(net: nn.Module, weights: Weights, source: str, fresh: Sequence[str]) -> None:
