@@ -20,8 +20,9 @@ commands:
   list       show the packaged experiments
   runs       show past runs: their options, scores and states
   compare    RUN RUN ...: what differs, and a page of curves and figures side by side
+  completion bash|zsh: a script for your shell: eval "$(lit-models completion bash)"
 
-common options (lit-models COMMAND --help shows all):
+common options (lit-models fit --config NAME --help shows its own, --help all every one):
   --config NAME_OR_FILE       packaged experiment or overlay, or a YAML file; later ones win
   --ckpt_path best|last|FILE  checkpoint to continue or to score; best and last look in the
                               newest run of the experiment
@@ -41,7 +42,7 @@ examples:
 Each run has its own folder runs/EXPERIMENT/RUN_ID. Weights & Biases records offline unless
 WANDB_MODE=online or --config online is given."""
 
-LIGHT = ("list", "runs", "compare")
+LIGHT = ("list", "runs", "compare", "completion")
 COMMANDS = ("fit", "validate", "test", "predict", "export")
 
 
@@ -92,7 +93,7 @@ def _dispatch(argv: list[str]) -> int:
     if command in LIGHT:
         from lit_models.command.answers import answer
 
-        return answer(command, argv[1:])
+        return answer(command, argv[1:], (*COMMANDS, *LIGHT))
     if command not in COMMANDS:
         known = ", ".join((*COMMANDS, *LIGHT))
         sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
@@ -102,6 +103,14 @@ def _dispatch(argv: list[str]) -> int:
             "lit-models: error: the command runs on Linux and macOS; on Windows use it in WSL\n"
         )
         return 2
+    if command != "export" and ("--help" in argv or "-h" in argv):
+        from lit_models.command.help import asks_for_short_help, without_all
+
+        if asks_for_short_help(argv):
+            from lit_models.command.answers import answer
+
+            return answer("help", argv)
+        argv = without_all(argv)
     from lit_models.command.environment import provide_home
     from lit_models.training.startup import light_lightning
 

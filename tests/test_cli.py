@@ -36,7 +36,7 @@ def test_help_and_list_import_nothing_heavy():
     program = (
         "import sys\n"
         "from lit_models.__main__ import main\n"
-        "assert main(['--help']) == 0 and main(['list']) == 0\n"
+        "assert main(['--help']) == 0 and main(['list']) == 0 and main(['fit', '--help']) == 0\n"
         "assert not {'torch', 'lightning', 'numpy', 'pandas'} & set(sys.modules)\n"
     )
     done = subprocess.run(

@@ -1,12 +1,13 @@
-"""Commands that are answered from files alone, without importing torch."""
+"""Commands that are answered from files alone, and help; none needs Lightning's Trainer."""
 
 import sys
+from collections.abc import Sequence
 
 from datamodules.errors import InputError
 
 
-def answer(command: str, argv: list[str]) -> int:
-    """Prints what ``list``, ``runs`` or ``compare`` has to say; returns the exit code."""
+def answer(command: str, argv: list[str], commands: Sequence[str] = ()) -> int:
+    """Prints what a light command, or ``help`` of another, has to say; returns the exit code."""
     try:
         if command == "list":
             from lit_models.command.catalog import describe
@@ -16,6 +17,14 @@ def answer(command: str, argv: list[str]) -> int:
             from lit_models.command.runs import list_runs
 
             text = list_runs(argv)
+        elif command == "completion":
+            from lit_models.command.completion import completion
+
+            text = completion(argv, commands)
+        elif command == "help":
+            from lit_models.command.help import short_help
+
+            text = short_help(argv)
         else:
             from lit_models.command.compare import compare_runs
 

@@ -78,6 +78,13 @@ def experiments() -> dict[str, Path]:
     return {name: path for name, path in found.items() if name != "defaults"}
 
 
+def packaged_names() -> list[str]:
+    """Names that ``--config`` knows: experiments, overlays and optimizers."""
+    root = configs_root()
+    found = (path.stem for folder in _FOLDERS for path in (root / folder).glob("*.yaml"))
+    return sorted(name for name in found if name != "defaults")
+
+
 def find_config(name: str) -> Path:
     """Path of a configuration: a file, else a packaged experiment, overlay or optimizer.
 
@@ -91,8 +98,7 @@ def find_config(name: str) -> Path:
         packaged = root / folder / f"{name}.yaml"
         if packaged.is_file():
             return packaged
-    known = sorted(path.stem for folder in _FOLDERS for path in (root / folder).glob("*.yaml"))
-    close = difflib.get_close_matches(name, known, n=3)
+    close = difflib.get_close_matches(name, packaged_names(), n=3)
     hint = f"did you mean {', '.join(close)}?" if close else "`lit-models list` shows the names"
     raise InputError(f"no configuration file or packaged name {name!r}; {hint}")
 

@@ -9,8 +9,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
 from datamodules.errors import InputError
 
 # Set by the first process of a run; the ranks it starts write to the same folder.
@@ -117,6 +115,8 @@ def new_run_id() -> str:
 def _agreed(made: str) -> str:
     """What rank 0 has made, on every rank of a torchrun; it passes through torchrun's own store."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
     store = TCPStore(address, port, is_master=False)
     key = f"lit_models/run_id/{os.environ['TORCHELASTIC_RESTART_COUNT']}"
     if os.environ["RANK"] == "0":
