@@ -51,8 +51,8 @@ def completion(argv: Sequence[str], commands: Sequence[str]) -> str:
     names = [option.name.split()[0] for options in OPTIONS.values() for option in options]
     script = _SCRIPT.format(
         configs=" ".join(packaged_names()),
-        models=" ".join(name for name in lit_models.__all__ if name.startswith("Lit")),
-        data=" ".join(name for name in datamodules.__all__ if name.endswith("DataModule")),
+        models=" ".join(name for name in dir(lit_models) if name.startswith("Lit")),
+        data=" ".join(name for name in dir(datamodules) if name.endswith("DataModule")),
         commands=" ".join(commands),
         options=" ".join([*names, "--help"]),
     )
