@@ -25,7 +25,10 @@ ARROWS = {
     "lit_models.decoding": (*COMMON, "lit_models.decoding", "lit_models.layers"),
     "lit_models.families": (*COMMON, "lit_models"),
     "lit_models.weights": (*COMMON, "lit_models.weights", "datamodules.files"),
-    "lit_models.training": (*COMMON, "lit_models.training", "lit_models.layers"),
+    "lit_models.training": (
+        *COMMON,
+        *("lit_models.training", "lit_models.layers", "lit_models.metrics", "lit_models.optim"),
+    ),
     "lit_models": (*COMMON, "lit_models"),
     "datamodules.laws": ("datamodules.laws",),
     "datamodules.files": (*COMMON, "datamodules.files"),

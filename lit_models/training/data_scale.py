@@ -1,0 +1,81 @@
+"""Scale of the training data, and batches of any loader as the model takes them."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.precision import HalfPrecision
+from lightning.pytorch.utilities import rank_zero_warn
+
+from datamodules.errors import InputError
+from lit_models.layers.standardize import Standardize, widest_float
+from lit_models.training.batches import (
+    as_batch,
+    batch_type,
+    half_precision_inputs,
+    narrow,
+    narrow_buffers,
+)
+from lit_models.training.lightning_repairs import QuickHookNames
+
+
+class DataScale(QuickHookNames):
+    """A module whose :class:`~lit_models.layers.standardize.Standardize` parts learn from data."""
+
+    def setup(self, stage: str) -> None:
+        """Takes the scale of the training data from the datamodule before a fit."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, HalfPrecision):
+            # It would round a file's numbers before they are centred (lightning 2.6.6).
+            plugin.convert_input = half_precision_inputs(plugin)  # type: ignore[method-assign, assignment]
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and datamodule is not None:
+            self.take_scale(datamodule)
+        self._prepare_batches(datamodule)
+
+    def take_scale(self, datamodule: Any) -> None:
+        """Takes the scale of the training data; a Trainer with a datamodule calls it by itself.
+
+        Args:
+            datamodule: Publishes ``standardization``; data without one are taken as they are.
+
+        Raises:
+            InputError: If the data have another number of features than the model.
+        """
+        published = getattr(datamodule, "standardization", {})
+        for name, scaler in self._scalers().items():
+            if name not in published:
+                scaler.is_fitted = True
+                continue
+            try:
+                scaler.fit(*published[name])
+            except ValueError as error:
+                raise InputError(f"{type(self).__name__}.{name}: {error}") from error
+
+    def _scalers(self) -> dict[str, Standardize]:
+        return {k: part for k, part in self.named_children() if isinstance(part, Standardize)}
+
+    def _prepare_batches(self, datamodule: Any) -> None:
+        """Takes plain batches of a user's own loaders, and narrows for a device without float64."""
+        device = self.trainer.strategy.root_device
+        wide = widest_float(device) == torch.float64
+        if not wide or not hasattr(datamodule, "standardization"):
+            # Defined for every run, it would have Lightning warn that it hides the datamodule's.
+            take = partial(_given_batch, batch_type(type(self)), wide)
+            self.on_before_batch_transfer = take  # type: ignore[method-assign]
+        scalers = self._scalers()
+        unfitted = next((name for name, scaler in scalers.items() if not scaler.is_fitted), None)
+        if self.trainer.state.fn == "fit" and unfitted is not None:
+            rank_zero_warn(
+                f"{unfitted} has no scale, so the data are taken as they are; "
+                "model.take_scale(datamodule) gives it one"
+            )
+        if not wide:
+            narrow_buffers(self)
+            for name, scaler in scalers.items():
+                scaler.check_single_precision(name.removesuffix("_scaler"), device.type)
+
+
+def _given_batch(kind: Any, wide: bool, batch: Any, dataloader_idx: int) -> Any:
+    batch = as_batch(batch, kind)
+    return batch if wide else narrow(batch)

@@ -1,0 +1,73 @@
+"""Optimizer and schedule as the command line or the user gives them."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch.optim import Optimizer
+
+from lit_models.optim import AdamWMatrixDecay
+from lit_models.training import rates
+from lit_models.training.lightning_repairs import (
+    QuickHookNames,
+    allow_fused_clipping,
+    clip_gradients,
+)
+
+
+class InjectedOptimizer(QuickHookNames):
+    """A module that is handed what makes its optimizer and its schedule.
+
+    Attributes:
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer; one without a length is
+            told that of the run.
+        lr_scheduler_interval: Whether the schedule advances every ``"step"`` or every ``"epoch"``;
+            None as its class means it (:mod:`lit_models.training.rates`).
+    """
+
+    optimizer: OptimizerCallable
+    lr_scheduler: LRSchedulerCallable | None
+    lr_scheduler_interval: rates.Interval | None = None
+    _has_open_length = False
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and schedule as injected."""
+        length = None if self._trainer is None else rates.run_length(self._trainer)
+        return self._make_optimizer(self._trainer, length)
+
+    def check_optimizers(self, trainer: L.Trainer) -> None:
+        """Builds optimizer and schedule for a Trainer that has not begun, to see that they can be.
+
+        Raises:
+            InputError: If they do not suit the Trainer.
+            TypeError, ValueError: torch's, for a wrong argument.
+        """
+        self._make_optimizer(trainer, 1 if trainer.max_epochs != -1 else rates.max_steps(trainer))
+
+    def _make_optimizer(self, trainer: L.Trainer | None, length: float | None) -> Any:
+        optimizer: Any = self.optimizer(self.parameters())
+        if isinstance(optimizer, AdamWMatrixDecay):
+            optimizer.exempt(self)
+        allow_fused_clipping(optimizer, trainer)
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = rates.make_schedule(self.lr_scheduler, optimizer, length)
+        self._has_open_length = rates.has_open_length(scheduler, self.lr_scheduler)
+        config = rates.schedule_config(scheduler, self.lr_scheduler_interval, trainer)
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def on_train_start(self) -> None:
+        """Tells a schedule without a length that of the run, which may be longer than before."""
+        super().on_train_start()
+        if self._has_open_length:
+            rates.tell_length(self.trainer.lr_scheduler_configs[0].scheduler, self.trainer)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips, also for a fused optimizer in bfloat16, which Lightning refuses."""
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
