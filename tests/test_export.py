@@ -16,7 +16,8 @@ from datamodules.errors import InputError
 from lit_models import LitBERTClassifier, LitGPT, LitModule, StepOutput
 from lit_models.__main__ import main
 from lit_models.command.cli import build
-from lit_models.command.export import _flat, example_of, write
+from lit_models.command.export_file import write
+from lit_models.command.traced import example_of, tensors_of
 
 
 def made(name: str):
@@ -95,7 +96,7 @@ def test_torch_of_graphs(tmp_path, name):
     program = torch.export.load(path).module()
     example = example_of(model, next(iter(datamodule.test_dataloader())))
     more = example.with_more_rows()
-    for answer, expected in zip(_flat(program(*more)), example.eager(*more), strict=True):
+    for answer, expected in zip(tensors_of(program(*more)), example.eager(*more), strict=True):
         torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
 
 

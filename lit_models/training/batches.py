@@ -1,10 +1,9 @@
 """Batches as a model takes them, whatever loader they come from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
 import torch
-from lightning.pytorch.plugins.precision import HalfPrecision
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
@@ -82,13 +81,3 @@ def narrow_buffers(module: nn.Module) -> None:
         for name, buffer in part._buffers.items():
             if buffer is not None and buffer.dtype == torch.float64:
                 part._buffers[name] = buffer.float()
-
-
-def half_precision_inputs(plugin: HalfPrecision) -> Callable[[Any], Any]:
-    """Converts the inputs of a half-precision model, but for numbers in a file's units."""
-
-    def convert(value: Tensor) -> Tensor:
-        wide = value.dtype == torch.float64 or not value.is_floating_point()
-        return value if wide else value.to(plugin._desired_input_dtype)
-
-    return lambda data: apply_to_collection(data, Tensor, convert)

@@ -12,11 +12,10 @@ from lit_models.layers.standardize import Standardize, widest_float
 from lit_models.training.batches import (
     as_batch,
     batch_type,
-    half_precision_inputs,
     narrow,
     narrow_buffers,
 )
-from lit_models.training.lightning_repairs import QuickHookNames
+from lit_models.training.lightning_repairs import QuickHookNames, half_precision_inputs
 
 
 class DataScale(QuickHookNames):
@@ -26,7 +25,6 @@ class DataScale(QuickHookNames):
         """Takes the scale of the training data from the datamodule before a fit."""
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, HalfPrecision):
-            # It would round a file's numbers before they are centred (lightning 2.6.6).
             plugin.convert_input = half_precision_inputs(plugin)  # type: ignore[method-assign, assignment]
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and datamodule is not None:

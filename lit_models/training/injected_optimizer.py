@@ -10,8 +10,9 @@ from lit_models.optim import AdamWMatrixDecay
 from lit_models.training import rates
 from lit_models.training.lightning_repairs import (
     QuickHookNames,
-    allow_fused_clipping,
     clip_gradients,
+    max_steps,
+    run_length,
 )
 
 
@@ -33,7 +34,7 @@ class InjectedOptimizer(QuickHookNames):
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule as injected."""
-        length = None if self._trainer is None else rates.run_length(self._trainer)
+        length = None if self._trainer is None else run_length(self._trainer)
         return self._make_optimizer(self._trainer, length)
 
     def check_optimizers(self, trainer: L.Trainer) -> None:
@@ -43,13 +44,12 @@ class InjectedOptimizer(QuickHookNames):
             InputError: If they do not suit the Trainer.
             TypeError, ValueError: torch's, for a wrong argument.
         """
-        self._make_optimizer(trainer, 1 if trainer.max_epochs != -1 else rates.max_steps(trainer))
+        self._make_optimizer(trainer, 1 if trainer.max_epochs != -1 else max_steps(trainer))
 
     def _make_optimizer(self, trainer: L.Trainer | None, length: float | None) -> Any:
         optimizer: Any = self.optimizer(self.parameters())
         if isinstance(optimizer, AdamWMatrixDecay):
             optimizer.exempt(self)
-        allow_fused_clipping(optimizer, trainer)
         if self.lr_scheduler is None:
             return optimizer
         scheduler = rates.make_schedule(self.lr_scheduler, optimizer, length)

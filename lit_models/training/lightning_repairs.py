@@ -1,21 +1,27 @@
-"""Repairs of Lightning, each with the version it was seen in and what it gains.
+"""Repairs of Lightning, each with what it gains; seen in lightning 2.6.6.
 
 The command and :class:`lit_models.base.LitModule` both use them, and nothing may import the
-command: so they stand here, below both. A test of each fails once Lightning needs it no longer.
-Gains are of a small model's step (``python -m scripts.benchmark --only fit``), lightning 2.6.6.
+command: so they stand here, below both. A test of each fails once Lightning needs it no longer
+(``tests/test_lightning_repairs.py``): the repair then goes. Gains are of a small model's step
+(``python -m scripts.benchmark --only fit``). What goes on before Lightning is imported, and in
+W&B, is repaired in :mod:`lit_models.training.startup`.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.enums import GradClipAlgorithmType
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_models.training.startup import light_wandb
@@ -36,7 +42,7 @@ class Unprofiled(PassThroughProfiler):
     """Measures nothing, at once.
 
     Lightning enters the profiler some 80 times a step, and its own default makes a generator each
-    time, a thirtieth of a small model's step (``python -m scripts.benchmark --only fit``).
+    time, a thirtieth of a small model's step.
     """
 
     _nothing: AbstractContextManager[None] = nullcontext()
@@ -79,32 +85,37 @@ class QuickHookNames(L.LightningModule):
             super().__setattr__(name, value)
 
 
-def allow_fused_clipping(optimizer: Optimizer, trainer: L.Trainer | None) -> None:
-    """Lets Lightning clip for a fused optimizer in bfloat16.
-
-    It refuses in every mixed precision, since a fused optimizer unscales gradients itself; without
-    a scaler, as in bfloat16, there is nothing to unscale.
-    """
-    plugin = None if trainer is None else trainer.precision_plugin
-    if getattr(plugin, "scaler", None) is None:
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-
-
 def clip_gradients(
     model: L.LightningModule,
     optimizer: Optimizer,
     value: int | float | None,
     algorithm: str | None,
 ) -> None:
-    """Clips; the second place in which Lightning refuses a fused optimizer in bfloat16."""
+    """Clips, also for a fused optimizer in bfloat16.
+
+    Lightning refuses it in every mixed precision, since a fused optimizer unscales gradients
+    itself; without a scaler, as in bfloat16, there is nothing to unscale.
+    """
     plugin = model.trainer.precision_plugin
     if isinstance(plugin, MixedPrecision) and plugin.scaler is None and value:
-        # Lightning fears scaled gradients; without a scaler there are none.
         Precision.clip_gradients(
             plugin, optimizer, value, GradClipAlgorithmType(algorithm or "norm")
         )
     else:
         model.clip_gradients(optimizer, value, algorithm)
+
+
+def half_precision_inputs(plugin: HalfPrecision) -> Callable[[Any], Any]:
+    """Converts the inputs of a half-precision model, but for numbers in a file's units.
+
+    Lightning rounds every number of a batch, also those in float64 that are yet to be centred.
+    """
+
+    def convert(value: Tensor) -> Tensor:
+        wide = value.dtype == torch.float64 or not value.is_floating_point()
+        return value if wide else value.to(plugin._desired_input_dtype)
+
+    return lambda data: apply_to_collection(data, Tensor, convert)
 
 
 def window_ends(trainer: L.Trainer) -> bool:
@@ -113,3 +124,28 @@ def window_ends(trainer: L.Trainer) -> bool:
     Lightning knows, also for an epoch's last, shorter window, and has no public word for it.
     """
     return not trainer.fit_loop._should_accumulate()
+
+
+def run_length(trainer: L.Trainer) -> float:
+    """Optimizer steps of a fit; infinite for one that only time or a callback ends.
+
+    ``trainer.estimated_stepping_batches`` sets the Trainer's loader up, and asked before a
+    checkpoint is restored the loader's place in the epoch is lost; this asks for a loader of its
+    own.
+    """
+    steps = max_steps(trainer)
+    if trainer.max_epochs in (None, -1):
+        return steps
+    loader = trainer.fit_loop._data_source.dataloader()
+    batches: float = len(loader) if hasattr(loader, "__len__") else math.inf
+    limit = getattr(trainer, "overfit_batches", 0) or trainer.limit_train_batches
+    batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    if math.isinf(batches):
+        return steps
+    per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+    return min(steps, per_epoch * trainer.max_epochs)
+
+
+def max_steps(trainer: L.Trainer) -> float:
+    """Most optimizer steps of a fit, whatever its epochs; infinite where none are given."""
+    return trainer.max_steps if trainer.max_steps >= 0 else math.inf

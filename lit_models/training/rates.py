@@ -23,31 +23,6 @@ Interval = Literal["step", "epoch"]
 _PER_STEP = (OneCycleLR, CyclicLR)
 
 
-def run_length(trainer: L.Trainer) -> float:
-    """Optimizer steps of a fit; infinite for one that only time or a callback ends.
-
-    ``trainer.estimated_stepping_batches`` sets the Trainer's loader up, and asked before a
-    checkpoint is restored the loader's place in the epoch is lost (lightning 2.6.6); this asks for
-    a loader of its own.
-    """
-    steps = max_steps(trainer)
-    if trainer.max_epochs in (None, -1):
-        return steps
-    loader = trainer.fit_loop._data_source.dataloader()
-    batches: float = len(loader) if hasattr(loader, "__len__") else math.inf
-    limit = getattr(trainer, "overfit_batches", 0) or trainer.limit_train_batches
-    batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-    if math.isinf(batches):
-        return steps
-    per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
-    return min(steps, per_epoch * trainer.max_epochs)
-
-
-def max_steps(trainer: L.Trainer) -> float:
-    """Most optimizer steps of a fit, whatever its epochs; infinite where none are given."""
-    return trainer.max_steps if trainer.max_steps >= 0 else math.inf
-
-
 def make_schedule(factory: Callable[..., Any], optimizer: Optimizer, length: float | None) -> Any:
     """The schedule; one whose constructor asks for the run's length is given it.
 

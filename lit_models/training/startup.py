@@ -1,7 +1,8 @@
 """What importing Lightning and starting a W&B run load that no fit needs, left out.
 
-Either costs over half a second: torchmetrics imports ``scipy.signal`` to give it an old name back,
-and W&B imports its job launcher to look for inputs that only the launcher can have staged.
+Either costs over half a second: torchmetrics (1.9) imports ``scipy.signal`` to give it an old name
+back, and W&B (0.31) imports its job launcher to look for inputs that only the launcher can have
+staged. Tests fail once either needs it no longer.
 """
 
 import importlib
