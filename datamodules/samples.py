@@ -12,7 +12,13 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Split
 from datamodules.batches import SampleBatch
 from datamodules.errors import InputError
-from datamodules.files.images import as_bytes, columns_of, image_grid, write_image
+from datamodules.files.images import (
+    as_bytes,
+    class_folder,
+    columns_of,
+    image_grid,
+    write_image,
+)
 from datamodules.files.whole_file import whole_file
 from datamodules.laws.linear_denoiser import LinearDenoiser
 from datamodules.laws.mixture_law import MixtureLaw
@@ -165,7 +171,7 @@ class SampleDataModule(LitDataModule[SampleBatch]):
         for i, image in enumerate(images):
             place = folder / "samples"
             if codes is not None:
-                place = place / str(self.class_names[codes[i]])
+                place = place / class_folder(self.class_names[codes[i]])
             place.mkdir(parents=True, exist_ok=True)
             write_image(place / f"{i:0{digits}}.png", image)
         some = images[:_GRID]

@@ -1,6 +1,7 @@
 """Pictures in and out of files, as ``(H, W, C)`` bytes."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +15,12 @@ Array = np.ndarray[Any, Any]
 Color = Literal["auto", "grey", "rgb"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+_NOT_THE_USERS = "__MACOSX"  # what an archive of a Mac adds
 
 
-def read_image(path: Path, size: tuple[int, int] | None, color: Color) -> Array:
+def read_image(
+    path: Path, size: tuple[int, int] | None, color: Color, seen: set[str] | None = None
+) -> Array:
     """Reads a picture upright, at the size asked for.
 
     Args:
@@ -24,6 +28,7 @@ def read_image(path: Path, size: tuple[int, int] | None, color: Color) -> Array:
         size: Height and width: the picture is scaled to cover them and cut at its centre; None
             leaves it as it is.
         color: ``grey``, ``rgb``, or ``auto``: grey where the file is.
+        seen: Takes what was done to the picture that its reader should say.
 
     Returns:
         ``(H, W, 1)`` or ``(H, W, 3)`` bytes.
@@ -43,12 +48,27 @@ def read_image(path: Path, size: tuple[int, int] | None, color: Color) -> Array:
     if image.mode.startswith(("I", "F")):  # 16 bits, which convert() would cut off at 255
         deep = np.asarray(image, dtype=np.float64)
         image = Image.fromarray((deep / 257).clip(0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = _on_white(image, set() if seen is None else seen)
     grey = color == "grey" or (color == "auto" and image.mode in ("1", "L", "LA"))
     image = image.convert("L" if grey else "RGB")
     if size is not None and image.size != size[::-1]:
         image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[..., None] if grey else pixels
+
+
+def _on_white(image: Any, seen: set[str]) -> Any:
+    """A picture as a viewer shows it: what lies behind transparent pixels is no part of it."""
+    from PIL import Image
+
+    grey = image.mode == "LA"
+    layer = image.convert("RGBA")
+    if layer.getextrema()[3][0] == 255:
+        return image.convert("L" if grey else "RGB")
+    seen.add("transparent pixels stand on white")
+    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layer).convert("L" if grey else "RGB")
 
 
 def as_bytes(images: Array, low: float, high: float) -> Array:
@@ -94,7 +114,11 @@ def find_images(folder: str) -> tuple[list[Path], list[str] | None]:
     found = sorted(
         path
         for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in SUFFIXES
+        and not any(
+            part.startswith(".") or part == _NOT_THE_USERS for part in path.relative_to(root).parts
+        )
+        and path.is_file()
     )
     if not found:
         raise InputError(f"{folder} holds no picture; {', '.join(SUFFIXES)} are read")
@@ -105,6 +129,12 @@ def find_images(folder: str) -> tuple[list[Path], list[str] | None]:
         stray = found[next(i for i, parts in enumerate(classes) if not parts)]
         raise InputError(f"{stray} lies beside folders of pictures; a class is a folder of its own")
     return found, [parts[0] for parts in classes]
+
+
+def class_folder(name: Any) -> str:
+    """A class's name as that of a folder: a word of the user's may hold a path."""
+    plain = re.sub(r"[/\\\0]", "_", str(name))
+    return plain[:80] if plain.strip(". ") else "_"
 
 
 def columns_of(count: int, classes: Sequence[int] | None) -> int:

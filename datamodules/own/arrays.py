@@ -42,10 +42,15 @@ def read_labels(path: str) -> Array:
     Raises:
         InputError: If there is no such file, or it holds something else.
     """
-    labels = _open(path)
+    return _as_labels(_open(path), path)
+
+
+def _as_labels(labels: Array, name: str) -> Array:
+    if labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)
     if labels.dtype.kind not in "iubUS" or labels.ndim != 1:
         raise InputError(
-            f"{path} holds {labels.dtype} values of shape {labels.shape}; whole numbers or words, "
+            f"{name} holds {labels.dtype} values of shape {labels.shape}; whole numbers or words, "
             "one a row, are classes"
         )
     return labels.astype(str) if labels.dtype.kind == "S" else np.array(labels)
@@ -133,7 +138,10 @@ class ArrayDataModule(StoredSampleDataModule):
         if self.classes_path is None:
             return None
         given = self.classes_path
-        labels = read_labels(str(given)) if isinstance(given, (str, Path)) else np.asarray(given)
+        if isinstance(given, (str, Path)):
+            labels = read_labels(str(given))
+        else:
+            labels = _as_labels(np.asarray(given), "classes_path")
         if labels.shape != (num_rows,):
             raise InputError(
                 f"the classes have shape {labels.shape}; one for each of the {num_rows} rows of "
@@ -144,10 +152,13 @@ class ArrayDataModule(StoredSampleDataModule):
     def _channels_last(self, shape: tuple[int, ...], name: str) -> bool:
         if self.channels != "auto":
             return self.channels == "last"
-        last = shape[3] in _PICTURE and shape[1] not in _PICTURE
-        if last:
+        could_be_last, could_be_first = shape[3] in _PICTURE, shape[1] in _PICTURE
+        last = could_be_last and not could_be_first
+        if could_be_last == could_be_first or last:
+            channels, height, width = (shape[3], *shape[1:3]) if last else shape[1:]
+            stand, other = ("last", "first") if last else ("first", "last")
             sys.stderr.write(
-                f"lit-models: {name} is read as {shape[1]} x {shape[2]} pictures of {shape[3]} "
-                "channel(s), which stand last; --data.channels first if they do not\n"
+                f"lit-models: {name} is read as {height} x {width} pictures of {channels} "
+                f"channel(s), which stand {stand}; --data.channels {other} if they do not\n"
             )
         return last

@@ -1,5 +1,6 @@
 """A user's pictures: a folder of PNG or JPEG files, a subfolder for each class."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -68,15 +69,18 @@ class ImageFolderDataModule(StoredSampleDataModule):
     def read(self) -> Stored:
         """Reads every picture, whole."""
         paths, classes = find_images(self.path)
-        first = read_image(paths[0], self.image_size, self.color)
+        seen: set[str] = set()
+        first = read_image(paths[0], self.image_size, self.color, seen)
         rows = np.empty((len(paths), *first.shape), dtype=np.uint8)
         for i, path in enumerate(paths):
-            image = read_image(path, self.image_size, self.color)
+            image = read_image(path, self.image_size, self.color, seen)
             if image.shape[2] > rows.shape[3]:  # the first colours among grey pictures
                 rows = np.repeat(rows, image.shape[2], axis=3)
             if image.shape[:2] != rows.shape[1:3]:
                 raise InputError(self._sizes_differ(paths))
             rows[i] = image
+        for line in sorted(seen):
+            sys.stderr.write(f"lit-models: {self.path}: {line}\n")
         return Stored(rows, None if classes is None else np.array(classes), True, self.path)
 
     def _sizes_differ(self, paths: list[Path]) -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import ImageFolderDataModule, InputError
+from datamodules import ArrayDataModule, ImageFolderDataModule, InputError
 
 
 def picture(path, pixels, **options):
@@ -131,3 +131,42 @@ def test_pictures_come_back_as_files(folder, tmp_path):
     np.testing.assert_array_equal(read, pixels[0].permute(1, 2, 0).numpy())
     grid = np.asarray(Image.open(tmp_path / "samples.png"))
     np.testing.assert_array_equal(grid[2:8, 12:20], pixels[1].permute(1, 2, 0).numpy())
+
+
+def test_files_that_are_not_the_users_are_no_pictures(folder):
+    """Copies that a notebook or an archive leaves are neither rows nor classes."""
+    for place in (".ipynb_checkpoints", "cat/.cache", "__MACOSX/cat"):
+        picture(folder / place / "00.png", np.zeros((6, 8, 3), dtype=np.uint8))
+    data = ImageFolderDataModule(str(folder))
+    assert list(data.class_names) == ["cat", "no dog"]
+    assert len(data._stored.rows) == 12
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_transparent_pixels_stand_on_white(tmp_path, capsys, channels):
+    """What an editor left behind them is seen by nobody."""
+    pixels = np.full((4, 4, channels), 90, dtype=np.uint8)
+    pixels[..., -1] = 255
+    picture(tmp_path / "0.png", pixels)
+    pixels[:2, :, -1] = 0
+    for i in range(1, 5):
+        picture(tmp_path / f"{i}.png", pixels)
+    data = ImageFolderDataModule(str(tmp_path))
+    assert data.sample_shape == ((1, 4, 4) if channels == 2 else (3, 4, 4))
+    rows = data.read_rows(np.arange(5))[:, 0, :, 0]
+    assert rows.tolist() == [[90] * 4, *[[255, 255, 90, 90]] * 4]
+    assert capsys.readouterr().err.count("transparent pixels stand on white") == 1
+
+
+def test_a_class_is_never_a_path(tmp_path):
+    names = ["../up", "a/b", "", "x" * 300]
+    images = np.zeros((40, 1, 4, 4), dtype=np.uint8)
+    data = ArrayDataModule(images, np.array(names)[np.arange(40) % 4])
+    outputs = {"sample": torch.zeros(8, 1, 4, 4), "class": torch.arange(8) % 4}
+    folder = tmp_path / "run"
+    folder.mkdir()
+    data.write_predictions(outputs, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    depths = {len(path.relative_to(folder).parts) for path in folder.rglob("*.png")}
+    assert depths == {1, 3}  # the grid; samples/<class>/<number>.png
+    assert sorted(np.unique(np.load(folder / "classes.npy"))) == sorted(names)

@@ -172,7 +172,10 @@ def test_channels_are_noticed_where_they_stand(tmp_path, capsys, shape, sample_s
     data = ArrayDataModule(save(tmp_path, array))
     assert data.sample_shape == sample_shape
     last = sample_shape[0] == shape[3] and sample_shape[0] != shape[1]
-    assert ("which stand last" in capsys.readouterr().err) == last
+    said = capsys.readouterr().err
+    assert ("which stand last" in said) == last
+    doubtful = (shape[1] in (1, 3, 4)) == (shape[3] in (1, 3, 4))
+    assert ("which stand first" in said) == doubtful
     picture = data.read_rows(np.array([3]))[0].numpy()
     np.testing.assert_array_equal(picture, np.moveaxis(array[3], -1, 0) if last else array[3])
     other = ArrayDataModule(str(tmp_path / "x.npy"), channels="first")
@@ -195,6 +198,15 @@ def test_classes_of_any_name(tmp_path, names):
     outputs = {"sample": torch.zeros(3, 1), "class": torch.tensor([2, 0, 2])}
     data.write_predictions(outputs, tmp_path)
     assert np.load(tmp_path / "classes.npy").tolist() == [names[2], names[0], names[2]]
+
+
+def test_classes_in_memory_are_read_as_those_of_a_file():
+    rows = np.arange(30.0)
+    for words in (np.array([b"x", b"y"] * 15), np.array(["x", "y"] * 15, dtype=object)):
+        assert list(ArrayDataModule(rows, words).class_names) == ["x", "y"]
+    for wrong in (np.arange(30) / 2, np.array(["x", None] * 15, dtype=object)):
+        with pytest.raises(InputError, match="whole numbers or words"):
+            _ = ArrayDataModule(rows, wrong).num_classes
 
 
 def test_batches_are_read_late_and_hold_what_the_file_holds(tmp_path):
