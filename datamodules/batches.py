@@ -30,13 +30,16 @@ class SupervisedBatch(NamedTuple):
 class SeriesBatch(NamedTuple):
     """Windows of time series and what follows each; fields of a user's file may be None.
 
+    Of M targets that are forecast together, ``y`` and ``mask`` are ``(B, H, M)`` and
+    ``naive_error`` is ``(B, M)``.
+
     Attributes:
-        x: Observed window, ``(B, T, D)``; channel 0 is the series to forecast, channels 1 to K are
-            known ahead.
+        x: Observed window, ``(B, T, D)``; channel 0 is the series to forecast (channels 0 to M - 1
+            of several), the next K are known ahead.
         y: The next values of channel 0, ``(B, H)``.
         mask: True where ``y`` was measured and is scored, ``(B, H)``; None where it is everywhere.
-        known: Channels 1 to K at the steps to forecast, ``(B, H, K)``.
-        series: Number of the series, ``(B,)`` long; -1 for one that training did not have.
+        known: The K channels at the steps to forecast, ``(B, H, K)``.
+        series: Number of the series, ``(B,)`` long; negative for one that training did not have.
         time: Place of the first target among the rows of all series, ``(B,)`` long.
         center: Mean of each channel in the series' training rows, ``(B, D)``; None where one scale
             serves all windows.

@@ -24,7 +24,8 @@ Attention over the window (Bahdanau et al., 2015) scores each step's state again
 :math:`e_t = v^T \tanh(W_1 h_t + W_2 h), \; \alpha = \mathrm{softmax}(e)`, and hands
 :math:`\sum_t \alpha_t h_t` to the head beside the summary.
 
-Shape letters: B batch, T window, D input series, W state width, H horizon.
+Shape letters: B batch, T window, D input series, W state width, H horizon, M targets, P parameters
+of a step.
 """
 
 from typing import Any, Literal
@@ -34,8 +35,9 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules.batches import SeriesBatch
-from lit_models.families.forecast import Head, LitForecaster
-from lit_models.layers.series_units import ScaledWindows
+from lit_models.families.forecast import Head
+from lit_models.families.forecast_intervals import LitIntervalForecaster
+from lit_models.layers.series_units import KnownSteps, ScaledWindows
 
 Cell = Literal["rnn", "lstm", "gru"]
 _CELLS: dict[str, type[nn.RNN | nn.LSTM | nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -178,35 +180,11 @@ class RecurrentForecaster(nn.Module):
         return self.head(self.dropout(summary)), weights
 
 
-class KnownSteps(nn.Module):
-    """What the known channels of each step add to its forecast, given the window's summary.
-
-    Args:
-        num_known: Number K of channels known ahead.
-        hidden_size: Width W of the summary.
-        num_params: Number P of parameters a step.
-
-    Shape:
-        Known ``(B, H, K)`` and summary ``(B, W)`` to ``(B, H, P)``.
-    """
-
-    def __init__(self, num_known: int, hidden_size: int, num_params: int) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(num_known + hidden_size, hidden_size)
-        self.out = nn.Linear(hidden_size, num_params)
-
-    def forward(self, known: Tensor, summary: Tensor) -> Tensor:
-        """Parameters to add at each step."""
-        steps = summary.unsqueeze(1).expand(-1, known.shape[1], -1)
-        added: Tensor = self.out(torch.tanh(self.hidden(torch.cat([known, steps], dim=-1))))
-        return added
-
-
-class LitRecurrentForecaster(LitForecaster):
+class LitRecurrentForecaster(LitIntervalForecaster):
     """Forecasts the next values of a series from a window of it and of further series.
 
     Args:
-        in_features: Number D of input series; series 0 is the one to forecast.
+        in_features: Number D of input series; series 0, or the first M, are those to forecast.
         horizon: Number H of steps to forecast.
         window: Length T of the observed window; needed by ``linear_skip``.
         cell: Kind of cell.
@@ -232,6 +210,7 @@ class LitRecurrentForecaster(LitForecaster):
         num_series: Number of series of a user's file, which is scored by scale-free metrics and
             has conformal intervals; 0 for generated windows.
         num_known: Number of channels known ahead.
+        num_targets: Number M of series that a window forecasts together.
         target_power: Exponent, shift and least value of the target's transform; None for none.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
@@ -240,8 +219,8 @@ class LitRecurrentForecaster(LitForecaster):
         ValueError: If arguments contradict each other.
 
     Shape:
-        Input ``(B, T, D)``, output ``(B, H)``, both in the units of the data. The loss is in units
-        of the training series' variance, ``mse`` and ``mae`` in units of the data.
+        Input ``(B, T, D)``, output ``(B, H)`` or ``(B, H, M)``, both in the units of the data. The
+        loss is in units of the training series' variance, ``mse`` and ``mae`` in those of the data.
     """
 
     def __init__(
@@ -265,23 +244,15 @@ class LitRecurrentForecaster(LitForecaster):
         embedding_dim: int = 0,
         num_series: int = 0,
         num_known: int = 0,
+        num_targets: int = 1,
         target_power: tuple[float, float, float] | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(
-            in_features,
-            horizon,
-            window,
-            head,
-            num_components,
-            num_series,
-            num_known,
-            target_power,
-            ridge_start,
-            optimizer,
-            lr_scheduler,
-        )
+            in_features, horizon, window, head, num_components, num_series, num_known, num_targets,
+            target_power, ridge_start, optimizer, lr_scheduler,
+        )  # fmt: skip
         if mode == "rolling" and (in_features > 1 or num_auxiliary):
             raise ValueError(
                 f"a rolling forecast feeds back its one series and no auxiliary steps, got "
@@ -295,22 +266,19 @@ class LitRecurrentForecaster(LitForecaster):
         if embedding_dim and not num_series:
             raise ValueError(f"embedding_dim={embedding_dim} needs data with several series")
         self.mode, self.residual = mode, residual
-        num_outputs = 1 if mode == "rolling" else (horizon + num_auxiliary) * self.head.num_params
+        num_params = num_targets * self.head.num_params
+        num_outputs = 1 if mode == "rolling" else (horizon + num_auxiliary) * num_params
         encoder = RecurrentEncoder(
             in_features + embedding_dim, hidden_size, cell, num_layers, bidirectional, dropout
         )
         self.net = RecurrentForecaster(encoder, hidden_size, num_outputs, attention, dropout)
-        self.skip = nn.Linear(window, num_outputs) if linear_skip else None
-        if self.skip is not None:
-            nn.init.zeros_(self.skip.weight)
+        self.skip = nn.Linear(window * num_targets, num_outputs) if linear_skip else None
         self.embedding = None
         if embedding_dim:
             self.embedding = nn.Embedding(num_series + 1, embedding_dim, padding_idx=0)
-        self.known = None
-        if num_known:
-            self.known = KnownSteps(num_known, hidden_size, self.head.num_params)
-            nn.init.zeros_(self.known.out.weight)
-            nn.init.zeros_(self.known.out.bias)
+        self.known = KnownSteps(num_known, hidden_size, num_params) if num_known else None
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.weight)
         if ridge_start:
             for last in (self.net.head, self.skip):
                 if last is not None:
@@ -331,7 +299,7 @@ class LitRecurrentForecaster(LitForecaster):
         return weights
 
     def change(self, windows: ScaledWindows, series: Tensor | None) -> Tensor:
-        """Parameters of all outputs, ``(B, H or more, P)``, less those of a linear start."""
+        """Parameters of all outputs, ``(B M, H or more, P)``, less those of a linear start."""
         if self.mode == "direct":
             return self._direct(windows.x, windows.known, series)
         x, steps = windows.x, []
@@ -343,35 +311,41 @@ class LitRecurrentForecaster(LitForecaster):
     def _direct(self, x: Tensor, known: Tensor | None, series: Tensor | None) -> Tensor:
         window, last = self._center(x)
         states, summary = self.net.encoder(self._with_series(window, series))
-        params = self._finish(self.net.read_out(states, summary)[0], window, last)
-        if self.known is None or known is None:
-            return params
-        added = self.known(known, summary)
-        return torch.cat([params[:, : self.horizon] + added, params[:, self.horizon :]], dim=1)
+        return self._finish(states, summary, window, last, known)
 
     def _with_series(self, window: Tensor, series: Tensor | None) -> Tensor:
         if self.embedding is None:
             return window
         if series is None:
             raise ValueError("a model with embedding_dim needs the number of each window's series")
-        vectors = self.embedding(series + 1).unsqueeze(1).expand(-1, window.shape[1], -1)
+        numbers = (series + 1).clamp(min=0)
+        vectors = self.embedding(numbers).unsqueeze(1).expand(-1, window.shape[1], -1)
         return torch.cat([window, vectors], dim=-1)
 
     def _center(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The window as the network sees it, and what its forecasts are distances from."""
-        last = x[:, -1, :1]
+        """The window as the network sees it, and what its forecasts are distances from, (B, M)."""
+        m = self.num_targets
+        last = x[:, -1, :m]
         if not self.residual:
             return x, torch.zeros_like(last)
-        return torch.cat([x[..., :1] - last.unsqueeze(1), x[..., 1:]], dim=-1), last
+        return torch.cat([x[..., :m] - last.unsqueeze(1), x[..., m:]], dim=-1), last
 
-    def _finish(self, out: Tensor, window: Tensor, last: Tensor) -> Tensor:
+    def _finish(
+        self, states: Tensor, summary: Tensor, window: Tensor, last: Tensor, known: Tensor | None
+    ) -> Tensor:
+        """Parameters ``(B M, steps, P)`` from an encoded window."""
+        out = self.net.read_out(states, summary)[0]
         if self.skip is not None:
-            out = out + self.skip(window[..., 0])
+            out = out + self.skip(window[..., : self.num_targets].flatten(1))
+        width = 1 if self.mode == "rolling" else self.num_targets * self.head.num_params
+        steps = out.unflatten(1, (-1, width))
+        if self.known is not None and known is not None:
+            ahead, auxiliary = steps[:, : self.horizon], steps[:, self.horizon :]
+            steps = torch.cat([ahead + self.known(known, summary), auxiliary], dim=1)
+        params = steps.unflatten(2, (self.num_targets, -1)).movedim(2, 1).flatten(0, 1)
         if self.start is not None:
-            last = torch.zeros_like(last)  # the start holds it
-        width = 1 if self.mode == "rolling" else self.head.num_params
-        params = out.reshape(-1, out.shape[1] // width, width)
-        return params + last.unsqueeze(-1)
+            return params  # the start holds the last value
+        return params + last.reshape(-1, 1, 1)
 
     def state_gradients(self, batch: SeriesBatch) -> Tensor:
         r"""Norm of :math:`\partial L / \partial s_t` by lag :math:`T - t`, for the direct forecast.
@@ -384,14 +358,13 @@ class LitRecurrentForecaster(LitForecaster):
         """
         windows = self.units.windows(batch, self.x_scaler, self._compute_dtype)
         window, last = self._center(windows.x)
-        target = self.units.target(batch, self.y_scaler, self._compute_dtype)
+        target = self.units.target(self._rows(batch), self.y_scaler, self._compute_dtype)
         with torch.enable_grad():
             seen = self._with_series(window, batch.series)
             states, summary, carried = self.net.encoder.unroll(seen)
-            params = self._finish(self.net.read_out(states, summary)[0], window, last)
-            if self.start is not None:
-                start = self.head.start(self.start(windows), self.start.std.to(params))
-                params = params + start
+            params = self._finish(states, summary, window, last, windows.known)
+            start = self._start(windows, params)
+            params = params if start is None else start + params
             num_steps = min(params.shape[1], target.shape[1])
             losses = self.head.losses(params[:, :num_steps], target[:, :num_steps])
             loss = losses.mean() * len(window)

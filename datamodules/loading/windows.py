@@ -32,17 +32,17 @@ class SeriesRows:
     """The rows of all series, and windows of them.
 
     Args:
-        values: Observed channels, ``(rows, D)`` float64; channel 0 is the target, channels 1 to K
-            are known ahead.
+        values: Observed channels, ``(rows, D)`` float64: M targets, K channels known ahead, others.
         window: Number T of observed steps.
         horizon: Number H of steps to forecast.
         num_known: Number K.
-        real: True where the target was in the file, ``(rows,)``; None where it is everywhere.
+        real: True where a target was in the file, ``(rows, M)``; None where all are.
         center: What to subtract from each channel of a series, ``(S, D)``; None for a single scale.
         scale: What to divide by, likewise.
         naive_error: Mean absolute error of the naive forecast in each series' training rows,
-            ``(S,)``, the unit of MASE.
+            ``(S,)``, the unit of MASE; of several targets ``(S, M)``.
         numbers: Number that a batch gives each series, ``(S,)``; its place by default.
+        num_targets: Number M; a batch of one target has no dimension of it.
     """
 
     def __init__(
@@ -56,8 +56,10 @@ class SeriesRows:
         scale: Tensor | None = None,
         naive_error: Tensor | None = None,
         numbers: Tensor | None = None,
+        num_targets: int = 1,
     ) -> None:
         self.window, self.horizon, self.num_known = window, horizon, num_known
+        self.num_targets = num_targets
         self.values = torch.from_numpy(values)
         self.real = None if real is None else torch.from_numpy(real)
         self.center, self.scale, self.naive_error = center, scale, naive_error
@@ -66,19 +68,27 @@ class SeriesRows:
     def gather(self, origins: Origins) -> SeriesBatch:
         """The windows of some origins as a batch in the units of the file."""
         row, series = origins
+        known = slice(self.num_targets, self.num_targets + self.num_known)
         ahead = row.unsqueeze(1) + torch.arange(self.horizon)
         windows = self.values.unfold(0, self.window, 1)  # (rows - T + 1, D, T), a view
         return SeriesBatch(
             x=windows[row - self.window].transpose(1, 2).contiguous(),
-            y=self.values[:, 0][ahead],
-            mask=None if self.real is None else self.real[ahead],
-            known=self.values[ahead, 1 : 1 + self.num_known] if self.num_known else None,
+            y=self.targets(ahead),
+            mask=None if self.real is None else self._squeezed(self.real[ahead]),
+            known=self.values[:, known][ahead] if self.num_known else None,
             series=series if self.numbers is None else self.numbers[series],
             time=row,
             center=None if self.center is None else self.center[series],
             scale=None if self.scale is None else self.scale[series],
             naive_error=None if self.naive_error is None else self.naive_error[series],
         )
+
+    def targets(self, places: Tensor) -> Tensor:
+        """Targets at some rows ``(B, H)``: as many, or ``(B, H, M)`` of several."""
+        return self._squeezed(self.values[:, : self.num_targets][places])
+
+    def _squeezed(self, targets: Tensor) -> Tensor:
+        return targets[..., 0] if self.num_targets == 1 else targets
 
 
 class WindowLoader(TensorLoader[Any]):

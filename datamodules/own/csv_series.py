@@ -1,38 +1,22 @@
 """Time series of a user's own: one or many in a file, splits in time, forecasts beyond the end."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
-from datamodules.base import LitDataModule, Reference, Split
-from datamodules.batches import SeriesBatch
+from datamodules.base import Reference, Split
 from datamodules.errors import InputError, at_least
-from datamodules.loading.loader import TensorLoader
-from datamodules.loading.windows import Origins, SeriesRows, WindowLoader
-from datamodules.own.series_forecast import forecast_frame, last_windows
-from datamodules.own.series_options import Bounds
-from datamodules.own.series_rivals import (
-    Errors,
-    LinearStart,
-    Power,
-    Scaler,
-    fit_ridge,
-    rival_errors,
-)
-from datamodules.own.series_scale import Transform, choose_power, series_scales
-from datamodules.own.series_splits import split_bounds, split_origins
-from datamodules.own.series_table import Columns, Gaps, SeriesTable
-
-Array = np.ndarray[Any, Any]
-_MAX_BATCH = 512
+from datamodules.own.series_columns import Columns, Gaps, names_of
+from datamodules.own.series_forecast import forecast_frame
+from datamodules.own.series_reader import SeriesReader
+from datamodules.own.series_rivals import Errors, LinearStart, fit_ridge, rival_errors
+from datamodules.own.series_scale import Transform, series_scales
 
 
-class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
+class CSVSeriesDataModule(SeriesReader):
     """Windows of a file of series with one row per time step, oldest first.
 
     The rows of each series are split in time from its end: training, then validation, then test. A
@@ -42,7 +26,7 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
 
     Args:
         path: CSV or Parquet file with a header, or a DataFrame.
-        target: Column to forecast; several columns are a series each.
+        target: Column to forecast; several columns are a series each, or see ``joint``.
         covariates: Further columns the model observes, numbers or categories.
         window: Number T of observed steps.
         horizon: Number H of steps to forecast.
@@ -69,8 +53,10 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
             ``auto`` the transform, by the ridge regression's error on the validation rows.
         folds: Number of test parts of a backtest with a rolling origin; 0 for a single one.
         fold: Which of the ``folds``, from 0 for the earliest; a fit uses the rows before it alone.
+            Without it the command fits every fold in turn; in Python it is the earliest.
         predict_windows: Whether to predict the steps behind each series' ``last`` row, or all
             windows of the ``test``.
+        joint: Whether several targets are forecast together, each from a window of all.
 
     Raises:
         InputError: If a file, column, date or value is missing or wrong; the message names it.
@@ -99,19 +85,20 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
         gaps: Gaps = "error",
         transform: Transform = "none",
         folds: int = 0,
-        fold: int = 0,
+        fold: int | None = None,
         predict_windows: Literal["last", "test"] = "last",
+        joint: bool = False,
     ) -> None:
         super().__init__(1 if batch_size is None else batch_size, seed, eval_batch_size=2048)
         at_least(window=(window, 1), horizon=(horizon, 1), stride=(stride, 1), season=(season, 0))
-        at_least(folds=(folds, 0), fold=(fold, 0))
-        if fold >= max(folds, 1):
+        at_least(folds=(folds, 0), fold=(fold or 0, 0))
+        if (fold or 0) >= max(folds, 1):
             raise InputError(f"fold {fold} is none of {folds}; the first is fold 0")
         self.columns = Columns(
-            _names(target), _names(series), date, list(known), list(covariates), list(static),
-            calendar,
+            names_of(target), names_of(series), date, names_of(known), names_of(covariates),
+            names_of(static), calendar, joint,
         )  # fmt: skip
-        _check_columns(self.columns)
+        self.columns.check()
         self.path, self.predict_path = path, predict_path
         self.window, self.horizon, self.season, self.stride = window, horizon, season, stride
         self.num_train_rows, self.val_rows, self.test_rows = num_train_rows, val_rows, test_rows
@@ -119,164 +106,21 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
         self.folds, self.fold, self.predict_windows = folds, fold, predict_windows
         self.num_auxiliary = 0
         self._automatic_batch = batch_size is None
-        self._known: dict[str, Any] = {}
-
-    # What the model needs ------------------------------------------------------------------------
-
-    @property
-    def in_features(self) -> int:
-        """Number of observed channels."""
-        return int(self._known.get("in_features") or self._table.values.shape[1])
-
-    @property
-    def num_known(self) -> int:
-        """Number of channels known ahead."""
-        return int(self._known["num_known"] if self._known else self._table.num_known)
-
-    @property
-    def num_series(self) -> int:
-        """Number of series of the training file."""
-        return len(self._known["names"] if self._known else self._table.names)
-
-    @property
-    def series_names(self) -> list[str]:
-        """Name of each series of the training file."""
-        names = self._known["names"] if self._known else self._table.names
-        return [" ".join(name) for name in names]
-
-    @property
-    def target_power(self) -> Power | None:
-        """Exponent and shift of the target's transform, and its least value; None for none."""
-        return self._known["power"] if self._known else self._power
-
-    @property
-    def num_train(self) -> int:
-        """Number of training windows."""
-        return len(self.origins("train").row)
-
-    @property
-    def standardization(self) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Scale of the training rows, the mean over the series where each has its own."""
-        mean, std = self._scales[0].mean(0), self._scales[1].mean(0)
-        return {"x_scaler": (mean, std), "y_scaler": (mean[:1], std[:1])}
+        self.memory = {}
 
     @cached_property
     def linear_start(self) -> LinearStart | None:
         """The ridge regression in the model's units, for a model that starts from it."""
-        train, val = self.origins("train"), self.origins("val")
-        return fit_ridge(self._rows, train, val, self._scaler)
-
-    # Rows, scales and splits ---------------------------------------------------------------------
-
-    @property
-    def grouped(self) -> bool:
-        """Whether each series has a scale of its own."""
-        return bool(self.columns.series) or len(self.columns.targets) > 1
-
-    @cached_property
-    def _table(self) -> SeriesTable:
-        return SeriesTable(self.path, self.columns, self.gaps, self._known.get("decided"))
-
-    @cached_property
-    def _bounds(self) -> Bounds:
-        return split_bounds(self)
-
-    def make_split(self, split: Split) -> Any:
-        """Origins of the windows of a split, or the windows at the end of each series."""
-        if split == "predict":
-            history = None if self.predict_path is None else lambda: self._table
-            return last_windows(self, self._predict_table, history)
-        return split_origins(self, split)
-
-    def origins(self, split: Split) -> Origins:
-        """Places of the windows of a split."""
-        places: Any = self.split(split)
-        assert isinstance(places, Origins)
-        return places
-
-    @cached_property
-    def _power(self) -> Power | None:
-        return choose_power(self, self.transform)
-
-    @cached_property
-    def _scales(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and standard deviation of each channel, ``(S, D)``, and naive error, ``(S,)``."""
-        return series_scales(self, self._table, self.target_power)
-
-    @cached_property
-    def _scaler(self) -> Scaler:
-        return Scaler(self._scales[0][:1], self._scales[1][:1], self.target_power)
-
-    @cached_property
-    def _rows(self) -> SeriesRows:
-        return self.rows_with(self._scales)
-
-    def rows_with(self, scales: tuple[Tensor, Tensor, Tensor]) -> SeriesRows:
-        """The rows of the file with a scale of each series."""
-        table, (center, scale, naive) = self._table, scales
-        own = (center, scale) if self.grouped else (None, None)
-        sizes = (self.window, self.horizon, table.num_known)
-        numbers = self._numbers
-        return SeriesRows(table.values, *sizes, table.real, own[0], own[1], naive, numbers)
-
-    @cached_property
-    def _numbers(self) -> Tensor:
-        """Number of each series of the file among those of the training file; -1 for a new one."""
-        return self.numbers_of(self._table.names)
-
-    def numbers_of(self, names: Sequence[tuple[str, ...]]) -> Tensor:
-        """Number of each series among those of the training file; -1 for one it did not have."""
-        if not self._known:
-            return torch.arange(len(names))
-        known = {tuple(name): number for number, name in enumerate(self._known["names"])}
-        return torch.tensor([known.get(name, -1) for name in names])
-
-    def windows(self, split: Split, rows: Tensor | None = None) -> SeriesBatch:
-        """Windows of a split as one batch in the units of the file.
-
-        Args:
-            split: The split.
-            rows: Which of its windows, ``(N,)``; all by default.
-        """
-        data: Any = self.split(split)
-        if rows is None:
-            rows = torch.arange(len(data[0]))
-        if not isinstance(data, Origins):
-            fields: Any = (None if field is None else field[rows] for field in data)
-            return SeriesBatch(*fields)
-        return self._rows.gather(Origins(data.row[rows], data.series[rows]))
-
-    def time_of(self, batch: SeriesBatch) -> Array | None:
-        """Dates of a batch's steps, from the window's first to the last forecast, ``(B, T + H)``.
-
-        None where the file has no dates.
-        """
-        if self._table.dates is None or batch.time is None:
-            return None
-        steps = torch.arange(-self.window, self.horizon)
-        return np.asarray(self._table.dates[(batch.time.unsqueeze(1) + steps).numpy()])
-
-    def train_dataloader(self) -> Any:
-        """Shuffled batches of the training windows."""
-        if self._automatic_batch:
-            self.batch_size = min(_MAX_BATCH, max(8, self.num_train // 8))
-        return super().train_dataloader()
-
-    def _loader(self, data: Any, batch_size: int, *args: Any, **options: Any) -> Any:
-        if isinstance(data, Origins):
-            options.setdefault("make", partial(WindowLoader, rows=self._rows))
-        else:
-            options.setdefault("make", TensorLoader)
-        return super()._loader(data, batch_size, *args, **options)
+        return fit_ridge(self.rows, self.origins("train"), self.origins("val"), self.scaler)
 
     # What a run keeps ----------------------------------------------------------------------------
 
     def knowledge(self) -> dict[str, Any]:
         """Types, dates, channels, series and scales that the training file decided."""
-        if self._known:
-            return self._known
-        center, scale, naive = self._scales
-        table = self._table
+        if self.memory:
+            return self.memory
+        center, scale, naive = self.scales
+        table = self.table
         return {
             "decided": {**table.decided, "targets": list(self.columns.targets)},
             "in_features": table.values.shape[1],
@@ -291,35 +135,17 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
 
     def adopt(self, knowledge: Mapping[str, Any]) -> None:
         """Takes what a run knows; new files are read by it."""
-        self._known = dict(knowledge)
-
-    def row_hashes(self, split: Split) -> Array | None:
-        """Hash of each target row by its series, its date and the values that lead to it."""
-        if split == "predict":
-            return None
-        table, bounds = self._table, self._bounds
-        hashes = pd.util.hash_array(table.values[:, 0])
-        key = hashes.copy()
-        for lag in (1, 2, 3):
-            key[lag:] = key[lag:] * np.uint64(1_000_003) + hashes[:-lag]
-        if table.dates is not None:
-            key ^= pd.util.hash_array(table.dates.astype("datetime64[ns]").astype(np.int64))
-        names = pd.util.hash_array(np.array([" ".join(n) for n in table.names], dtype=object))
-        key ^= np.repeat(names, np.diff(table.offsets))
-        spans = zip(*bounds[split], strict=True)
-        return np.concatenate([key[start:end] for start, end in spans])
+        self.memory = dict(knowledge)
 
     # References ----------------------------------------------------------------------------------
 
     @cached_property
     def _rival_errors(self) -> dict[str, Errors]:
         """Errors of each rival; the ridge regression is that of the target as it stands."""
-        plain = self._scaler.power is None
-        scales = self._scales if plain else series_scales(self, self._table, None, recall=False)
-        rows = self._rows if plain else self.rows_with(scales)
-        scaler = Scaler(scales[0][:1], scales[1][:1])
-        ridge = self.linear_start
-        if not plain:
+        rows, scaler, ridge = self.rows, self.scaler, self.linear_start
+        if scaler.power is not None:
+            scales = series_scales(self, self.table, None, recall=False)
+            rows, scaler = self.rows_with(scales), self.scaler_of(scales, None)
             ridge = fit_ridge(rows, self.origins("train"), self.origins("val"), scaler)
         return rival_errors(rows, self.origins("test"), scaler, ridge, self.season)
 
@@ -333,18 +159,13 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
         return {name: errors.per_step() for name, errors in self._rival_errors.items()}
 
     @property
-    def target_names(self) -> list[str]:
-        """Columns that are forecast."""
-        return list(self.columns.targets)
-
-    @property
     def baselines(self) -> dict[str, tuple[float, float]]:
         """Test error of the rivals: mean squared and mean absolute, in the file's units."""
         return {name: (found["mse"], found["mae"]) for name, found in self._rival_scores.items()}
 
     @property
     def rivals(self) -> dict[str, dict[str, float]]:
-        """Test scores of the last value, the last season and the ridge regression."""
+        """Test scores of the last value, the last season, the ridge regression, and others."""
         metrics = next(iter(self._rival_scores.values()))
         return {
             f"test/{metric}": {name: found[metric] for name, found in self._rival_scores.items()}
@@ -367,34 +188,8 @@ class CSVSeriesDataModule(LitDataModule[SeriesBatch]):
         """The windows at the end of each series, or those of the test."""
         return "test" if self.predict_windows == "test" else "predict"
 
-    @cached_property
-    def _predict_table(self) -> SeriesTable:
-        if self.predict_path is None:
-            return self._table
-        known = self._known or self.knowledge()
-        return SeriesTable(self.predict_path, self.columns, self.gaps, known["decided"])
-
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """One row a forecast step: series, date or row, step, forecast, interval, truth."""
         if self.predict_windows == "test":
-            return forecast_frame(self, self._table, outputs, self.origins("test"))
-        return forecast_frame(self, self._predict_table, outputs, None)
-
-
-def _names(columns: str | Sequence[str]) -> list[str]:
-    return [columns] if isinstance(columns, str) else list(columns)
-
-
-def _check_columns(columns: Columns) -> None:
-    """Refuses a column in two places."""
-    if not columns.targets:
-        raise InputError("target names no column; give one to forecast")
-    seen: set[str] = set()
-    for name in columns.named:
-        if name in seen and name in columns.targets and name in columns.covariates:
-            raise InputError(f"the target {name!r} is observed anyway; leave it out of covariates")
-        if name in seen:
-            raise InputError(
-                f"{name!r} is named twice among target, series, date, known, covariates, static"
-            )
-        seen.add(name)
+            return forecast_frame(self, self.table, outputs, self.origins("test"))
+        return forecast_frame(self, self.predict_table, outputs, None)

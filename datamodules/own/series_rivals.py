@@ -26,10 +26,10 @@ class LinearStart(NamedTuple):
     """A linear forecast of standardised distances from the last value.
 
     Attributes:
-        weight: ``(H, F)``; its inputs are the window's target less its last value, ``(T,)``, the
-            window's other channels, ``(T (D - 1),)``, and what is known ahead, ``(H K,)``.
-        bias: ``(H,)``.
-        std: Root mean squared training error of each step, ``(H,)``.
+        weight: ``(H M, F)``; its inputs are the window's M targets less their last values,
+            ``(T M,)``, the other channels, ``(T (D - M),)``, and what is known ahead, ``(H K,)``.
+        bias: ``(H M,)``.
+        std: Root mean squared training error of each step, ``(H M,)``.
     """
 
     weight: Tensor
@@ -44,11 +44,13 @@ class Scaler(NamedTuple):
         center: Mean of each channel, ``(1, D)``, used where a batch has none of its own.
         scale: Standard deviation, likewise.
         power: Exponent, shift and least value of the Box-Cox transform; None for none.
+        num_targets: Number M of targets that a window forecasts.
     """
 
     center: Tensor
     scale: Tensor
     power: Power | None = None
+    num_targets: int = 1
 
     def transform(self, target: Tensor) -> Tensor:
         """The target to a power."""
@@ -61,28 +63,28 @@ class Scaler(NamedTuple):
         return batch.center, batch.scale
 
     def inputs(self, batch: SeriesBatch) -> tuple[Tensor, Tensor]:
-        """What the linear forecast sees, ``(B, F)``, and the last value, ``(B, 1)``."""
-        center, scale = self.of(batch)
-        target = (self.transform(batch.x[..., 0]) - center[:, :1]) / scale[:, :1]
-        rest = (batch.x[..., 1:] - center[:, None, 1:]) / scale[:, None, 1:]
-        last = target[:, -1:]
-        parts = [target - last, rest.flatten(1)]
+        """What the linear forecast sees, ``(B, F)``, and the last values, ``(B, M)``."""
+        center, scale = (part.unsqueeze(1) for part in self.of(batch))
+        m = self.num_targets
+        target = (self.transform(batch.x[..., :m]) - center[..., :m]) / scale[..., :m]
+        rest = (batch.x[..., m:] - center[..., m:]) / scale[..., m:]
+        last = target[:, -1]
+        parts = [(target - last.unsqueeze(1)).flatten(1), rest.flatten(1)]
         if batch.known is not None:
-            known = slice(1, 1 + batch.known.shape[2])
-            parts.append(
-                ((batch.known - center[:, None, known]) / scale[:, None, known]).flatten(1)
-            )
+            known = slice(m, m + batch.known.shape[2])
+            parts.append(((batch.known - center[..., known]) / scale[..., known]).flatten(1))
         return torch.cat(parts, dim=1), last
 
     def targets(self, batch: SeriesBatch) -> Tensor:
-        """Standardised targets, ``(B, H)``."""
-        center, scale = self.of(batch)
-        return (self.transform(batch.y) - center[:, :1]) / scale[:, :1]
+        """Standardised targets, ``(B, H, M)``."""
+        center, scale = (part[:, None, : self.num_targets] for part in self.of(batch))
+        y = self.transform(batch.y).view(*batch.y.shape[:2], self.num_targets)
+        return (y - center) / scale
 
     def restore(self, forecast: Tensor, batch: SeriesBatch) -> Tensor:
-        """A standardised forecast in the units of the file."""
-        center, scale = self.of(batch)
-        values = forecast * scale[:, :1] + center[:, :1]
+        """A standardised forecast ``(B, H, M)`` in the units of the file, shaped as ``batch.y``."""
+        center, scale = (part[:, None, : self.num_targets] for part in self.of(batch))
+        values = (forecast * scale + center).view(batch.y.shape)
         return values if self.power is None else inverse_box_cox(values, self.power)
 
 
@@ -112,9 +114,9 @@ class _Moments:
         self.count, self.xx = 0, torch.zeros(0)
         for batch in blocks(rows, origins):
             inputs, last = scaler.inputs(batch)
-            targets = scaler.targets(batch) - last
+            targets = (scaler.targets(batch) - last.unsqueeze(1)).flatten(1)
             if batch.mask is not None:
-                complete = batch.mask.all(1)
+                complete = batch.mask.flatten(1).all(1)
                 inputs, targets = inputs[complete], targets[complete]
             if self.count == 0:
                 width, num_targets = inputs.shape[1], targets.shape[1]
@@ -181,7 +183,8 @@ class Errors:
 
     def per_step(self) -> Tensor:
         """Mean squared error of each step, ``(H,)``."""
-        found: Tensor = self.sums["mse"] / self.count.clamp(min=1)
+        error, count = self.sums["mse"], self.count.clamp(min=1)
+        found: Tensor = error / count if error.ndim == 1 else error.sum(1) / count.sum(1)
         return found
 
 
@@ -196,12 +199,14 @@ def rival_errors(
     ahead = torch.arange(rows.horizon)
     steps = ahead % season - season if season else ahead
     forecasts: dict[str, Callable[[SeriesBatch], Any]] = {
-        "last value": lambda batch: batch.x[:, -1:, 0].expand(batch.y.shape)
+        "last value": lambda batch: (
+            batch.x[:, -1:, : rows.num_targets].expand(-1, rows.horizon, -1).reshape(batch.y.shape)
+        )
     }
     if season:
-        forecasts["same step of the last season"] = lambda batch: rows.values[:, 0][
+        forecasts["same step of the last season"] = lambda batch: rows.targets(
             batch.time.unsqueeze(1) + steps  # type: ignore[union-attr]
-        ]
+        )
     if ridge is not None:
         forecasts["ridge regression"] = lambda batch: linear_forecast(ridge, batch, scaler)
     errors = {name: Errors() for name in forecasts}
@@ -212,6 +217,7 @@ def rival_errors(
 
 
 def linear_forecast(start: LinearStart, batch: SeriesBatch, scaler: Scaler) -> Tensor:
-    """A linear forecast in the units of the file, ``(B, H)``."""
+    """A linear forecast in the units of the file, shaped as ``batch.y``."""
     inputs, last = scaler.inputs(batch)
-    return scaler.restore(last + inputs @ start.weight.T + start.bias, batch)
+    change = (inputs @ start.weight.T + start.bias).view(len(last), -1, scaler.num_targets)
+    return scaler.restore(last.unsqueeze(1) + change, batch)

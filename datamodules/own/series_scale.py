@@ -10,10 +10,10 @@ from torch import Tensor
 from datamodules.errors import InputError
 from datamodules.files.notes import say
 from datamodules.loading.windows import Origins
-from datamodules.own.series_options import SeriesOptions
-from datamodules.own.series_rivals import Errors, Power, Scaler, blocks, fit_ridge, linear_forecast
+from datamodules.own.series_rivals import Errors, Power, blocks, fit_ridge, linear_forecast
 
 if TYPE_CHECKING:
+    from datamodules.own.series_reader import SeriesReader
     from datamodules.own.series_table import SeriesTable
 
 Array = np.ndarray[Any, Any]
@@ -23,12 +23,13 @@ _SAMPLE = 20_000
 
 
 def series_scales(
-    data: SeriesOptions, table: "SeriesTable", power: Power | None, recall: bool = True
+    data: "SeriesReader", table: "SeriesTable", power: Power | None, recall: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and standard deviation of each channel, ``(S, D)``, and the naive error, ``(S,)``.
 
-    A series of the training file has the scale of its training rows, which a run remembers; one
-    that training did not have has that of all its rows. A constant channel keeps its unit.
+    Of M targets together the naive errors are ``(S, M)``. A series of the training file has the
+    scale of its training rows, which a run remembers; one that training did not have has that of
+    all its rows. A constant channel keeps its unit.
 
     Args:
         data: The options, and what a run knows.
@@ -36,19 +37,20 @@ def series_scales(
         power: Transform of the target before it is scaled.
         recall: Whether to take the scales that a run remembers; else those of the file at hand.
     """
-    known = data._known if recall else {}
+    known = data.memory if recall else {}
     same = not known
     starts = table.offsets[:-1]
-    ends = data._bounds["train"][1] if same else table.ends
+    ends = data.bounds["train"][1] if same else table.ends
     center, scale = np.zeros((2, len(starts), table.values.shape[1]))
-    naive = np.ones(len(starts))
+    targets = slice(table.num_targets)
+    naive = np.ones((len(starts), table.num_targets))
     kinds = np.array(table.kinds if same else known["kinds"])
     for index, (start, end) in enumerate(zip(starts, np.maximum(ends, starts + 1), strict=True)):
         part = table.values[start:end]
-        naive[index] = _naive_error(part[:, 0], data.season)
+        naive[index] = [_naive_error(target, data.season) for target in part[:, targets].T]
         if power is not None:
             part = part.copy()
-            part[:, 0] = power_transform(part[:, 0], power)
+            part[:, targets] = power_transform(part[:, targets], power)
         center[index], scale[index] = part.mean(0), part.std(0)
     pooled = kinds == "all"
     if pooled.any() and same:
@@ -58,6 +60,7 @@ def series_scales(
         center[:, pooled], scale[:, pooled] = rows.mean(0), rows.std(0)
     center[:, kinds == "none"], scale[:, kinds == "none"] = 0, 1
     scale[scale == 0] = 1
+    naive = naive[:, 0] if table.num_targets == 1 else naive
     found = [torch.from_numpy(part) for part in (center, scale, naive)]
     if not same:
         _recall(found, known, data.numbers_of(table.names), pooled, data.grouped)
@@ -89,7 +92,7 @@ def power_transform(values: Array, power: Power) -> Array:
     return np.asarray(special.boxcox(np.maximum(values + shift, least), exponent))
 
 
-def choose_power(data: SeriesOptions, transform: Transform) -> Power | None:
+def choose_power(data: "SeriesReader", transform: Transform) -> Power | None:
     """The transform of the target: as asked for, or as validation prefers.
 
     Raises:
@@ -97,10 +100,11 @@ def choose_power(data: SeriesOptions, transform: Transform) -> Power | None:
     """
     if transform == "none":
         return None
-    starts, ends = data._bounds["train"]
+    starts, ends = data.bounds["train"]
     spans = zip(starts, ends, strict=True)
-    least = min(float(data._table.values[s:e, 0].min()) for s, e in spans if e > s)
-    powers = _powers(transform, least, str(data._table.where))
+    values = data.table.values[:, : data.num_targets]
+    least = min(float(values[s:e].min()) for s, e in spans if e > s)
+    powers = _powers(transform, least, str(data.table.where))
     if len(powers) == 1:
         return powers[0]
     scored = [(_validation_error(data, power), index) for index, power in enumerate(powers)]
@@ -126,11 +130,11 @@ def _powers(transform: Transform, least: float, where: str) -> list[Power | None
     return found
 
 
-def _validation_error(data: SeriesOptions, power: Power | None) -> float:
+def _validation_error(data: "SeriesReader", power: Power | None) -> float:
     """Squared error of the ridge regression on the validation windows, in units of each series."""
-    scales = series_scales(data, data._table, power)
+    scales = series_scales(data, data.table, power)
     rows = data.rows_with(scales)
-    scaler = Scaler(scales[0][:1], scales[1][:1], power)
+    scaler = data.scaler_of(scales, power)
     parts = [data.origins("train"), data.origins("val")]
     train, val = (
         Origins(*(field[:: 1 + len(part.row) // _SAMPLE] for field in part)) for part in parts

@@ -1,17 +1,22 @@
-"""Splits of each series in time, from its end."""
+"""Splits of each series in time, from its end, and what tells their rows again."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from datamodules.base import Split
 from datamodules.errors import InputError
 from datamodules.files.notes import say
 from datamodules.loading.windows import Origins
-from datamodules.own.series_options import Bounds, SeriesOptions
+
+if TYPE_CHECKING:
+    from datamodules.own.series_reader import SeriesReader
+    from datamodules.own.series_table import SeriesTable
 
 Array = np.ndarray[Any, Any]
+Bounds = dict[str, tuple[Array, Array]]
 
 
 def _count(rows: int | float, num_rows: Array) -> Array:
@@ -22,18 +27,18 @@ def _count(rows: int | float, num_rows: Array) -> Array:
     return np.full(len(num_rows), rows)
 
 
-def split_bounds(data: SeriesOptions) -> Bounds:
+def split_bounds(data: "SeriesReader") -> Bounds:
     """First and last row (exclusive) of each split of each series, ``(S,)`` each.
 
     Raises:
         InputError: If no series is long enough for a split.
     """
-    table = data._table
+    table = data.table
     starts, ends = table.offsets[:-1], table.ends
     lengths = ends - starts
     val, test = _count(data.val_rows, lengths), _count(data.test_rows, lengths)
     if data.folds:  # the earlier folds end before the test parts of the later ones
-        lengths = lengths - (data.folds - 1 - data.fold) * test
+        lengths = lengths - (data.folds - 1 - (data.fold or 0)) * test
         if isinstance(data.val_rows, float):
             val = _count(data.val_rows, np.maximum(lengths, 0))
     rest = lengths - val - test
@@ -55,8 +60,8 @@ def split_bounds(data: SeriesOptions) -> Bounds:
     return bounds
 
 
-def _check_lengths(data: SeriesOptions, bounds: Bounds) -> None:
-    table = data._table
+def _check_lengths(data: "SeriesReader", bounds: Bounds) -> None:
+    table = data.table
     for split, (start, end) in bounds.items():
         need = data.horizon + (data.window if split == "train" else 0)
         short = end - start < need
@@ -77,9 +82,9 @@ def _check_lengths(data: SeriesOptions, bounds: Bounds) -> None:
         )
 
 
-def split_origins(data: SeriesOptions, split: Split) -> Origins:
+def split_origins(data: "SeriesReader", split: Split) -> Origins:
     """Row of the first target and series of each window of a split, in the order of the rows."""
-    table, (starts, ends) = data._table, data._bounds[split]
+    table, (starts, ends) = data.table, data.bounds[split]
     stride = data.stride if split == "train" else 1
     firsts = np.maximum(starts, table.offsets[:-1] + data.window)
     rows = [
@@ -89,7 +94,7 @@ def split_origins(data: SeriesOptions, split: Split) -> Origins:
     series = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
     row = np.concatenate(rows)
     if table.real is not None:  # a window without a measured target teaches and tells nothing
-        measured = np.concatenate([[0], np.cumsum(table.real)])
+        measured = np.concatenate([[0], np.cumsum(table.real.any(1))])
         some = measured[row + data.horizon] > measured[row]
         row, series = row[some], series[some]
     if data.season and split == "test":
@@ -100,3 +105,18 @@ def split_origins(data: SeriesOptions, split: Split) -> Origins:
                 "first test window; shorten --data.season"
             )
     return Origins(torch.from_numpy(row), torch.from_numpy(series))
+
+
+def hash_rows(table: "SeriesTable") -> Array:
+    """Hash of each row, ``(rows,)`` uint64, by its series, its date and the targets up to it."""
+    targets = table.values[:, : table.num_targets]
+    hashes = np.zeros(len(targets), dtype=np.uint64)
+    for column in targets.T:
+        hashes = hashes * np.uint64(31) + pd.util.hash_array(np.ascontiguousarray(column))
+    key = hashes.copy()
+    for lag in (1, 2, 3):
+        key[lag:] = key[lag:] * np.uint64(1_000_003) + hashes[:-lag]
+    if table.dates is not None:
+        key ^= pd.util.hash_array(table.dates.astype("datetime64[ns]").astype(np.int64))
+    names = pd.util.hash_array(np.array([" ".join(n) for n in table.names], dtype=object))
+    return np.asarray(key ^ np.repeat(names, np.diff(table.offsets)))

@@ -44,6 +44,7 @@ _LEFT_TO_DATA = (
     ("num_auxiliary", "LitRecurrentForecaster"),
     ("num_series", "LitRecurrentForecaster"),
     ("num_known", "LitRecurrentForecaster"),
+    ("num_targets", "LitRecurrentForecaster"),
     ("target_power", "LitRecurrentForecaster"),
     ("task", "LitGCN"),
     ("task", "LitGAT"),

@@ -32,11 +32,13 @@ class SeriesUnits(nn.Module):
 
     Args:
         power: Exponent, shift and least shifted value; None leaves the target as it is.
+        num_targets: Number M of targets of a window, its first channels.
     """
 
-    def __init__(self, power: Power | None = None) -> None:
+    def __init__(self, power: Power | None = None, num_targets: int = 1) -> None:
         super().__init__()
         self.power = None if power is None else tuple(power)
+        self.num_targets = num_targets
 
     def transform(self, target: Tensor) -> Tensor:
         """The target to its power."""
@@ -57,19 +59,19 @@ class SeriesUnits(nn.Module):
 
     def windows(self, batch: SeriesBatch, scaler: Standardize, dtype: torch.dtype) -> ScaledWindows:
         """What the network sees."""
-        x, known = batch.x, batch.known
+        x, known, m = batch.x, batch.known, self.num_targets
         if self.power is not None:
-            x = torch.cat([self.transform(x[..., :1]), x[..., 1:].double()], dim=-1)
+            x = torch.cat([self.transform(x[..., :m]), x[..., m:].double()], dim=-1)
         if batch.center is not None and batch.scale is not None:
             center, scale = batch.center.unsqueeze(1), batch.scale.unsqueeze(1)
             scaled = ((x - center) / scale).to(dtype)
             if known is not None:
-                channels = slice(1, 1 + known.shape[-1])
+                channels = slice(m, m + known.shape[-1])
                 known = ((known - center[..., channels]) / scale[..., channels]).to(dtype)
             return ScaledWindows(scaled, known)
         if known is not None:
             room = known.new_zeros(*known.shape[:2], x.shape[-1])
-            channels = slice(1, 1 + known.shape[-1])
+            channels = slice(m, m + known.shape[-1])
             room[..., channels] = known
             known = scaler(room)[..., channels].to(dtype)
         return ScaledWindows(scaler(x).to(dtype), known)
@@ -91,6 +93,52 @@ class SeriesUnits(nn.Module):
         return self._untransform(scaler.inverse(forecast))
 
 
+def target_rows(batch: SeriesBatch, num_targets: int, mean: Tensor, std: Tensor) -> SeriesBatch:
+    """A batch of M targets together as rows of one target each, ``R = B M``.
+
+    Args:
+        batch: Targets ``(B, H, M)``; of a single one the batch is returned as it is.
+        num_targets: Number M.
+        mean: Mean of each channel, ``(D,)``, where the batch has no centre of its own.
+        std: Standard deviation, likewise.
+
+    Returns:
+        Targets ``(R, H)``, the scale ``(R, 1)`` and the number of each; a window's rows follow each
+        other. Nothing reads the windows any more.
+    """
+    if num_targets == 1:
+        return batch
+    count = len(batch.x)
+    center, scale = (
+        (like.expand(count, -1) if own is None else own)[:, :num_targets].reshape(-1, 1)
+        for own, like in ((batch.center, mean), (batch.scale, std))
+    )
+    which = torch.arange(num_targets, device=batch.x.device).repeat(count)
+    series, time = (
+        None if part is None else part.repeat_interleave(num_targets)
+        for part in (batch.series, batch.time)
+    )
+    return SeriesBatch(
+        x=_by_target(batch.x[:, -1:, :num_targets]).unsqueeze(-1),
+        y=_by_target(batch.y) if batch.y.ndim == 3 else batch.y,
+        mask=None if batch.mask is None else _by_target(batch.mask),
+        series=None if series is None else series * num_targets + which,
+        time=time,
+        center=center,
+        scale=scale,
+        naive_error=None if batch.naive_error is None else batch.naive_error.reshape(-1),
+    )
+
+
+def from_rows(part: Tensor, num_targets: int) -> Tensor:
+    """What is said of rows ``(B M, H)`` by window, ``(B, H, M)``; of one target as it is."""
+    return part if num_targets == 1 else part.unflatten(0, (-1, num_targets)).movedim(1, 2)
+
+
+def _by_target(part: Tensor) -> Tensor:
+    return part.movedim(2, 1).flatten(0, 1)
+
+
 class LinearStart(nn.Module):
     r"""The linear forecast a model starts from, and how much of what it learned is added to it.
 
@@ -101,27 +149,64 @@ class LinearStart(nn.Module):
     Args:
         num_inputs: Number of inputs of the linear forecast.
         horizon: Number H of steps.
+        num_targets: Number M of targets of a window.
     """
 
     weight: Tensor
     bias: Tensor
     std: Tensor
 
-    def __init__(self, num_inputs: int, horizon: int) -> None:
+    def __init__(self, num_inputs: int, horizon: int, num_targets: int = 1) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.zeros(horizon, num_inputs))
-        self.register_buffer("bias", torch.zeros(horizon))
-        self.register_buffer("std", torch.ones(horizon))
+        self.num_targets = num_targets
+        num_outputs = horizon * num_targets
+        self.register_buffer("weight", torch.zeros(num_outputs, num_inputs))
+        self.register_buffer("bias", torch.zeros(num_outputs))
+        self.register_buffer("std", torch.ones(num_outputs))
 
     def take(self, start: Any) -> None:
-        """Takes weight ``(H, F)``, bias and error of each step, ``(H,)``, of a fitted one."""
+        """Takes weight ``(H M, F)``, bias and error of each step, ``(H M,)``, of a fitted one."""
         for name in ("weight", "bias", "std"):
             getattr(self, name).copy_(getattr(start, name))
 
+    def deviations(self, num_rows: int) -> Tensor:
+        """Standard deviation of each step's errors, ``(H,)`` or ``(R, H)``."""
+        if self.num_targets == 1:
+            return self.std
+        return self.std.view(-1, self.num_targets).T.repeat(num_rows // self.num_targets, 1)
+
     def forward(self, windows: ScaledWindows) -> Tensor:
-        """Forecast in the model's units, ``(B, H)``."""
-        last = windows.x[:, -1, :1]
-        parts = [windows.x[..., 0] - last, windows.x[..., 1:].flatten(1)]
+        """Forecast in the model's units, ``(R, H)``, one row a target."""
+        m = self.num_targets
+        last = windows.x[:, -1:, :m]
+        parts = [(windows.x[..., :m] - last).flatten(1), windows.x[..., m:].flatten(1)]
         if windows.known is not None:
             parts.append(windows.known.flatten(1))
-        return last + torch.nn.functional.linear(torch.cat(parts, dim=1), self.weight, self.bias)
+        change = torch.nn.functional.linear(torch.cat(parts, dim=1), self.weight, self.bias)
+        return _by_target(last + change.unflatten(1, (-1, m)))
+
+
+class KnownSteps(nn.Module):
+    """What the known channels of each step add to its forecast, given a window's summary.
+
+    Args:
+        num_known: Number K of channels known ahead.
+        hidden_size: Width W of the summary.
+        num_params: Number P of parameters a step.
+
+    Shape:
+        Known ``(B, H, K)`` and summary ``(B, W)`` to ``(B, H, P)``, zero at first.
+    """
+
+    def __init__(self, num_known: int, hidden_size: int, num_params: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(num_known + hidden_size, hidden_size)
+        self.out = nn.Linear(hidden_size, num_params)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, known: Tensor, summary: Tensor) -> Tensor:
+        """Parameters to add at each step."""
+        steps = summary.unsqueeze(1).expand(-1, known.shape[1], -1)
+        added: Tensor = self.out(torch.tanh(self.hidden(torch.cat([known, steps], dim=-1))))
+        return added

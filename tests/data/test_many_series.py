@@ -147,13 +147,13 @@ def test_known_columns_reach_beyond_the_end(tmp_path):
 
 def test_ridge_is_scikit_learns(tmp_path):
     data = CSVSeriesDataModule(write(tmp_path, FRAME), "y", series="store", **SMALL)
-    scaler = Scaler(*(part[:1] for part in data._scales[:2]))
-    found = fit_ridge(data._rows, data.split("train"), data.split("val"), scaler)
+    scaler = Scaler(*(part[:1] for part in data.scales[:2]))
+    found = fit_ridge(data.rows, data.split("train"), data.split("val"), scaler)
     x, y, errors = {}, {}, {}
     for split in ("train", "val"):
-        (batch,) = blocks(data._rows, data.split(split))
+        (batch,) = blocks(data.rows, data.split(split))
         inputs, last = scaler.inputs(batch)
-        x[split], y[split] = inputs.numpy(), (scaler.targets(batch) - last).numpy()
+        x[split], y[split] = inputs.numpy(), (scaler.targets(batch)[..., 0] - last).numpy()
     fits = {alpha: Ridge(alpha=alpha).fit(x["train"], y["train"]) for alpha in PENALTIES}
     for alpha, fit in fits.items():
         errors[alpha] = ((fit.predict(x["val"]) - y["val"]) ** 2).mean()
@@ -192,7 +192,7 @@ def test_dates_of_every_kind_are_continued(tmp_path, cells, first, step):
     data.setup("predict")
     frame = data.prediction_frame({"prediction": torch.zeros(1, 2)})
     assert str(frame["date"][0].date()) == first
-    assert str(data._table.step).startswith(step)
+    assert str(data.table.step).startswith(step)
 
 
 def test_the_end_of_summer_time_is_named(tmp_path):
@@ -203,7 +203,7 @@ def test_the_end_of_summer_time_is_named(tmp_path):
     frame["t"] = [stamp.isoformat() for stamp in local]
     data = CSVSeriesDataModule(write(tmp_path, frame), "y", **SMALL)
     data.setup("fit")
-    assert (np.diff(data._table.dates) == np.timedelta64(1, "h")).all()
+    assert (np.diff(data.table.dates) == np.timedelta64(1, "h")).all()
 
 
 def test_folds_roll_the_origin(tmp_path):
@@ -244,5 +244,5 @@ def test_wrong_options(tmp_path, arguments, message):
 def test_no_reader_alters_a_value(tmp_path, values, num_digits):
     frame = pd.DataFrame({"id": ["0" * num_digits + "1"] * len(values), "y": values})
     data = CSVSeriesDataModule(write(tmp_path, frame), "y", series="id", window=2)
-    np.testing.assert_array_equal(data._table.values[:, 0], values)
+    np.testing.assert_array_equal(data.table.values[:, 0], values)
     assert data.series_names == ["0" * num_digits + "1"]

@@ -1,13 +1,11 @@
-"""Heads, units, the linear start and conformal widths of series forecasters."""
+"""Heads, units and the linear start of series forecasters."""
 
-import numpy as np
 import pytest
 import torch
 
 from datamodules.batches import SeriesBatch
 from lit_models import LitRecurrentForecaster
-from lit_models.layers.conformal import ConformalWidths
-from lit_models.layers.forecast_heads import LEVELS, QUANTILES, MixtureHead, QuantileHead
+from lit_models.layers.forecast_heads import QUANTILES, MixtureHead, QuantileHead
 from lit_models.layers.series_units import LinearStart, ScaledWindows, SeriesUnits
 from lit_models.layers.standardize import Standardize
 
@@ -121,47 +119,6 @@ def test_an_unknown_series_reads_zeros():
     assert model.predict_step(batch)["lower_95"].shape == (B, H)
 
 
-def test_static_widths_cover_exchangeable_windows():
-    rng = np.random.default_rng(0)
-    widths = ConformalWidths(LEVELS, 2)
-    scores = torch.from_numpy(np.abs(rng.normal(size=(3000, 1, 2)))).expand(-1, 2, -1)
-    widths.fit(scores, torch.ones(3000, 2, dtype=torch.bool))
-    new = np.abs(rng.normal(size=(3000, 1, 2)))
-    covered = (new <= widths.static().numpy()).mean((0, 2))
-    np.testing.assert_allclose(covered, LEVELS, atol=0.03)
-
-
-@pytest.mark.parametrize("factor", [0.5, 1.6])
-def test_adaptive_widths_follow_a_drift_that_static_ones_miss(factor):
-    rng = np.random.default_rng(0)
-    widths = ConformalWidths(LEVELS, 3)
-    scores = torch.from_numpy(np.abs(rng.normal(size=(2000, 1, 3)))).expand(-1, 2, -1)
-    widths.fit(scores, torch.ones(2000, 3, dtype=torch.bool))
-    new = factor * np.abs(rng.normal(size=(4000, 1, 3))).repeat(2, 1)
-    mask = np.ones((4000, 3), dtype=bool)
-    found = widths.adaptive(new, np.arange(4000), np.zeros(4000), mask)
-    np.testing.assert_allclose((new <= found).mean((0, 2)), LEVELS, atol=0.02)
-    assert np.abs((new <= widths.static().numpy()).mean((0, 2)) - LEVELS).max() > 0.05
-
-
-def test_an_error_is_fed_back_when_its_target_is_known():
-    """By the recursion as it is written, one window after another."""
-    rng = np.random.default_rng(3)
-    widths = ConformalWidths((0.8,), 3, gamma=0.05)
-    scores = torch.from_numpy(rng.exponential(size=(500, 1, 3)))
-    widths.fit(scores, torch.ones(500, 3, dtype=torch.bool))
-    new = 2 * rng.exponential(size=(60, 1, 3))
-    found = widths.adaptive(new, np.arange(60) + 9, np.zeros(60), np.ones((60, 3), dtype=bool))
-    for step in range(3):
-        alpha, missed = 0.2, []
-        for t in range(60):
-            if t - 1 - step >= 0:
-                alpha += 0.05 * (0.2 - missed[t - 1 - step])
-            width = widths._widths(np.full((1, 3), alpha))[0, step]
-            assert found[t, 0, step] == pytest.approx(width, rel=1e-9)
-            missed.append(float(new[t, 0, step] > width))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -169,6 +126,7 @@ def test_an_error_is_fed_back_when_its_target_is_known():
         ({"mode": "rolling", "head": "quantile"}, "a rolling forecast feeds back values"),
         ({"head": "mixture", "target_power": (0.0, 1.0, 1e-3)}, "no closed form"),
         ({"embedding_dim": 2}, "needs data with several series"),
+        ({"in_features": 2, "num_targets": 2, "mode": "rolling"}, "feeds back its one series"),
     ],
 )
 def test_contradictions(options, message):
