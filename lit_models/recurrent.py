@@ -334,15 +334,16 @@ class LitRecurrentForecaster(LitIntervalForecaster):
         self, states: Tensor, summary: Tensor, window: Tensor, last: Tensor, known: Tensor | None
     ) -> Tensor:
         """Parameters ``(B M, steps, P)`` from an encoded window."""
-        out = self.net.read_out(states, summary)[0]
+        out: Tensor = self.net.read_out(states, summary)[0]
         if self.skip is not None:
             out = out + self.skip(window[..., : self.num_targets].flatten(1))
         width = 1 if self.mode == "rolling" else self.num_targets * self.head.num_params
-        steps = out.unflatten(1, (-1, width))
+        steps = out.reshape(len(out), -1, width)
         if self.known is not None and known is not None:
             ahead, auxiliary = steps[:, : self.horizon], steps[:, self.horizon :]
             steps = torch.cat([ahead + self.known(known, summary), auxiliary], dim=1)
-        params = steps.unflatten(2, (self.num_targets, -1)).movedim(2, 1).flatten(0, 1)
+        split = steps.reshape(*steps.shape[:2], self.num_targets, -1)
+        params = split.movedim(2, 1).flatten(0, 1)
         if self.start is not None:
             return params  # the start holds the last value
         return params + last.reshape(-1, 1, 1)

@@ -1,6 +1,7 @@
 """Figures of forecasts: windows with their continuation, error and coverage per step, attention."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -83,28 +84,51 @@ class ForecastFigure(FigureCallback):
     ) -> "Figure":
         from matplotlib.figure import Figure
 
-        columns = {k: v.cpu() for k, v in pl_module.predict_step(batch, 0).items()}
+        columns, observed, window_of = _by_panel(pl_module.predict_step(batch, 0), batch)
+        columns = {name: part[: self.num_windows] for name, part in columns.items()}
         count, horizon = columns["prediction"].shape
         window = batch.x.shape[1]
         dates = datamodule.time_of(batch) if hasattr(datamodule, "time_of") else None
-        names = getattr(datamodule, "series_names", [])
         figure = Figure(figsize=(7.2, 1.8 * count + 0.9), layout="constrained")
         panels = figure.subplots(count, 1, sharex=dates is None, squeeze=False)[:, 0]
         shown = min(window, max(4 * horizon, 48))
         for row, axes in enumerate(panels):
-            axis = np.arange(1 - window, horizon + 1) if dates is None else dates[row]
+            place = window_of[row]
+            axis = np.arange(1 - window, horizon + 1) if dates is None else dates[place]
             past, ahead = axis[window - shown : window], axis[window:]
-            _draw_window(axes, past, ahead, batch.x[row, -shown:, 0].cpu(), columns, row)
+            _draw_window(axes, past, ahead, observed[row, -shown:], columns, row)
+            axes.set_title(_name_of_panel(datamodule, batch, row, place), fontsize=9)
             if dates is None:
                 _whole_ticks(axes)
-            elif len(names) > 1 and batch.series is not None:
-                axes.set_title(names[int(batch.series[row])], fontsize=9)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
         if dates is None:
             panels[-1].set_xlabel("steps from the forecast's origin")
         figure.suptitle(title, fontsize=10)
         figure.supylabel(", ".join(getattr(datamodule, "target_names", ["value"])))
         return figure
+
+
+def _by_panel(
+    columns: dict[str, Tensor], batch: SeriesBatch
+) -> tuple[dict[str, Tensor], Tensor, list[int]]:
+    """Forecasts ``(P, H)``, windows ``(P, T)`` and the batch's row of each panel: one a target."""
+    columns = {name: part.cpu() for name, part in columns.items()}
+    count = columns["prediction"].shape[2] if columns["prediction"].ndim == 3 else 1
+    if count > 1:
+        columns = {name: part.movedim(2, 1).flatten(0, 1) for name, part in columns.items()}
+    observed = batch.x[..., :count].movedim(2, 1).flatten(0, 1).cpu()
+    return columns, observed, [row for row in range(len(batch.x)) for _ in range(count)]
+
+
+def _name_of_panel(datamodule: Any, batch: SeriesBatch, row: int, place: int) -> str:
+    """Series and target of a panel, where there are several."""
+    names = getattr(datamodule, "series_names", [])
+    series = (
+        [names[int(batch.series[place])]] if len(names) > 1 and batch.series is not None else []
+    )
+    count = getattr(datamodule, "num_targets", 1)
+    target = [datamodule.target_names[row % count]] if count > 1 else []
+    return " ".join(series + target)
 
 
 def _draw_window(
@@ -132,7 +156,7 @@ def _draw_window(
 def _name_of(datamodule: Any) -> str:
     path = getattr(datamodule, "path", None)
     name = type(datamodule).__name__
-    return f"{name}, {path}" if isinstance(path, str) else name
+    return f"{name}, {Path(path).name}" if isinstance(path, str | Path) else name
 
 
 def _batches(datamodule: Any, rows: Tensor, pl_module: L.LightningModule) -> Iterator[SeriesBatch]:
@@ -147,8 +171,9 @@ def _error_per_step(batches: Iterator[SeriesBatch], pl_module: L.LightningModule
         preds = pl_module.predict_step(batch, 0)["prediction"]
         squares = (preds.double() - batch.y[:, : preds.shape[1]].double()).square()
         mask = torch.ones_like(squares) if batch.mask is None else batch.mask.double()
-        total = total + (squares * mask).sum(0).cpu()
-        count = count + mask.sum(0).cpu()
+        others = [dim for dim in range(squares.ndim) if dim != 1]
+        total = total + (squares * mask).sum(others).cpu()
+        count = count + mask.sum(others).cpu()
     error: Tensor = total / count
     return error
 

@@ -108,9 +108,9 @@ class SeriesTable:
 
     def _trim_and_fill(self) -> None:
         """Leaves out rows before a first target, marks those behind a last one, fills the rest."""
-        missing = np.isnan(self.values[:, : self.num_targets])
-        none = missing.all(1)
-        keep = np.ones(len(none), dtype=bool)
+        missing: Array = np.isnan(self.values[:, : self.num_targets])
+        none = np.asarray(missing.all(1))
+        keep: Array = np.ones(len(none), dtype=bool)
         ends = self.offsets[1:].copy()
         for index, (start, end) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
             present = np.flatnonzero(~none[start:end])

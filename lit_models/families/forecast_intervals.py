@@ -100,6 +100,7 @@ class LitIntervalForecaster(LitForecaster):
         found = {name: part.detach().cpu() for name, part in found.items()}
         scores, mask = _scores(found), found["mask"]
         added = self.widths.adaptive(scores, found["time"], found["series"], mask)
+        self._follow(found["time"], added)  # for whoever draws the test windows
         weight = mask.double().unsqueeze(1)
         inside = (scores <= added).double() * weight
         lower, upper = (
@@ -151,14 +152,18 @@ class LitIntervalForecaster(LitForecaster):
         parts = []
         with torch.no_grad():
             for given in followed():
-                batch = SeriesBatch(*(f if f is None else f.to(self.device) for f in given))
+                moved: Any = (f if f is None else f.to(self.device) for f in given)
+                batch = SeriesBatch(*moved)
                 rows = self._rows(batch)
                 scored = self._scored(self.params(batch), rows)
                 parts.append((_scores(scored), rows.time, rows.series, scored["mask"]))
         if parts:
             columns = [torch.cat(part).cpu() for part in zip(*parts, strict=True)]
-            keys, order = self._keys(columns[1]).sort()
-            self._adapted = keys, self.widths.adaptive(*columns)[order]
+            self._follow(columns[1], self.widths.adaptive(*columns))
+
+    def _follow(self, time: Tensor, added: Tensor) -> None:
+        keys, order = self._keys(time).sort()
+        self._adapted = keys, added[order]
 
     def _keys(self, time: Tensor) -> Tensor:
         """A number of each row of its own: its time, and which of the targets it is."""

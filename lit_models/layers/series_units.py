@@ -132,7 +132,9 @@ def target_rows(batch: SeriesBatch, num_targets: int, mean: Tensor, std: Tensor)
 
 def from_rows(part: Tensor, num_targets: int) -> Tensor:
     """What is said of rows ``(B M, H)`` by window, ``(B, H, M)``; of one target as it is."""
-    return part if num_targets == 1 else part.unflatten(0, (-1, num_targets)).movedim(1, 2)
+    if num_targets == 1:
+        return part
+    return part.reshape(-1, num_targets, *part.shape[1:]).movedim(1, 2)
 
 
 def _by_target(part: Tensor) -> Tensor:
@@ -183,7 +185,7 @@ class LinearStart(nn.Module):
         if windows.known is not None:
             parts.append(windows.known.flatten(1))
         change = torch.nn.functional.linear(torch.cat(parts, dim=1), self.weight, self.bias)
-        return _by_target(last + change.unflatten(1, (-1, m)))
+        return _by_target(last + change.reshape(len(change), -1, m))
 
 
 class KnownSteps(nn.Module):
