@@ -1,7 +1,7 @@
 """Forecasts beyond the end of each series: the last windows, and the table of what is forecast."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,11 @@ from datamodules.batches import SeriesBatch
 from datamodules.errors import InputError
 from datamodules.files.time_steps import cycles
 from datamodules.loading.windows import Origins
+from datamodules.own.series_options import SeriesOptions
 from datamodules.own.series_rivals import blocks
 from datamodules.own.series_scale import series_scales
 from datamodules.own.series_splits import hash_rows
-
-if TYPE_CHECKING:
-    from datamodules.own.series_reader import SeriesReader
-    from datamodules.own.series_table import SeriesTable
+from datamodules.own.series_table import SeriesTable
 
 Array = np.ndarray[Any, Any]
 _MOST_FOLLOWED = 50_000
@@ -26,9 +24,9 @@ _MOST_OF_A_SERIES = 2_000
 
 
 def last_windows(
-    data: "SeriesReader",
-    table: "SeriesTable",
-    history: Callable[[], "SeriesTable"] | None,
+    data: SeriesOptions,
+    table: SeriesTable,
+    history: Callable[[], SeriesTable] | None,
 ) -> SeriesBatch:
     """The window at the end of each series, with what is known of the steps behind it.
 
@@ -73,7 +71,7 @@ def last_windows(
     )
 
 
-def _same_series(table: "SeriesTable", history: "SeriesTable") -> "SeriesTable":
+def _same_series(table: SeriesTable, history: SeriesTable) -> SeriesTable:
     """The history, its series in the order of the table that continues them."""
     if table.names != history.names:
         raise InputError(
@@ -94,9 +92,9 @@ def _same_series(table: "SeriesTable", history: "SeriesTable") -> "SeriesTable":
 
 
 def _ahead(
-    data: "SeriesReader",
-    table: "SeriesTable",
-    past: "SeriesTable",
+    data: SeriesOptions,
+    table: SeriesTable,
+    past: SeriesTable,
     index: int,
     first: int,
 ) -> Array:
@@ -120,7 +118,7 @@ def _ahead(
     return np.concatenate([given, waves], axis=1) if columns else waves
 
 
-def followed_windows(data: "SeriesReader") -> Iterator[SeriesBatch]:
+def followed_windows(data: SeriesOptions) -> Iterator[SeriesBatch]:
     """Windows whose errors the intervals of a prediction follow, then those to predict.
 
     Of the file to predict these are the last windows of each series that hold no training row, a
@@ -143,7 +141,7 @@ def followed_windows(data: "SeriesReader") -> Iterator[SeriesBatch]:
     yield last._replace(y=torch.zeros_like(last.y), mask=mask)
 
 
-def _untrained(data: "SeriesReader", table: "SeriesTable", trained: Array) -> Origins:
+def _untrained(data: SeriesOptions, table: SeriesTable, trained: Array) -> Origins:
     """The last windows of each series none of whose targets was trained on."""
     seen = np.concatenate([[0], np.cumsum(np.isin(hash_rows(table), trained))])
     most = max(_MOST_FOLLOWED // len(table.names), 1)
@@ -158,8 +156,8 @@ def _untrained(data: "SeriesReader", table: "SeriesTable", trained: Array) -> Or
 
 
 def forecast_frame(
-    data: "SeriesReader",
-    table: "SeriesTable",
+    data: SeriesOptions,
+    table: SeriesTable,
     outputs: Mapping[str, Tensor],
     origins: Origins | None,
 ) -> pd.DataFrame:

@@ -14,13 +14,13 @@ from datamodules.loading.loader import TensorLoader
 from datamodules.loading.windows import Origins, SeriesRows, WindowLoader
 from datamodules.own.series_columns import Columns, Gaps
 from datamodules.own.series_forecast import followed_windows, last_windows
+from datamodules.own.series_options import Bounds, Scales
 from datamodules.own.series_rivals import Power, Scaler
 from datamodules.own.series_scale import Transform, choose_power, series_scales
-from datamodules.own.series_splits import Bounds, hash_rows, split_bounds, split_origins
+from datamodules.own.series_splits import hash_rows, split_bounds, split_origins
 from datamodules.own.series_table import SeriesTable
 
 Array = np.ndarray[Any, Any]
-Scales = tuple[Tensor, Tensor, Tensor]
 _MAX_BATCH = 512
 
 

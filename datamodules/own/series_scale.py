@@ -1,6 +1,6 @@
 """Scales of series by their training rows, and the transform that validation prefers."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,11 +10,9 @@ from torch import Tensor
 from datamodules.errors import InputError
 from datamodules.files.notes import say
 from datamodules.loading.windows import Origins
+from datamodules.own.series_options import SeriesOptions
 from datamodules.own.series_rivals import Errors, Power, blocks, fit_ridge, linear_forecast
-
-if TYPE_CHECKING:
-    from datamodules.own.series_reader import SeriesReader
-    from datamodules.own.series_table import SeriesTable
+from datamodules.own.series_table import SeriesTable
 
 Array = np.ndarray[Any, Any]
 Transform = Literal["none", "log1p", "boxcox", "auto"]
@@ -23,7 +21,7 @@ _SAMPLE = 20_000
 
 
 def series_scales(
-    data: "SeriesReader", table: "SeriesTable", power: Power | None, recall: bool = True
+    data: SeriesOptions, table: SeriesTable, power: Power | None, recall: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and standard deviation of each channel, ``(S, D)``, and the naive error, ``(S,)``.
 
@@ -92,7 +90,7 @@ def power_transform(values: Array, power: Power) -> Array:
     return np.asarray(special.boxcox(np.maximum(values + shift, least), exponent))
 
 
-def choose_power(data: "SeriesReader", transform: Transform) -> Power | None:
+def choose_power(data: SeriesOptions, transform: Transform) -> Power | None:
     """The transform of the target: as asked for, or as validation prefers.
 
     Raises:
@@ -130,7 +128,7 @@ def _powers(transform: Transform, least: float, where: str) -> list[Power | None
     return found
 
 
-def _validation_error(data: "SeriesReader", power: Power | None) -> float:
+def _validation_error(data: SeriesOptions, power: Power | None) -> float:
     """Squared error of the ridge regression on the validation windows, in units of each series."""
     scales = series_scales(data, data.table, power)
     rows = data.rows_with(scales)

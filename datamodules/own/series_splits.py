@@ -1,6 +1,6 @@
 """Splits of each series in time, from its end, and what tells their rows again."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,13 +10,10 @@ from datamodules.base import Split
 from datamodules.errors import InputError
 from datamodules.files.notes import say
 from datamodules.loading.windows import Origins
-
-if TYPE_CHECKING:
-    from datamodules.own.series_reader import SeriesReader
-    from datamodules.own.series_table import SeriesTable
+from datamodules.own.series_options import Bounds, SeriesOptions
+from datamodules.own.series_table import SeriesTable
 
 Array = np.ndarray[Any, Any]
-Bounds = dict[str, tuple[Array, Array]]
 
 
 def _count(rows: int | float, num_rows: Array) -> Array:
@@ -27,7 +24,7 @@ def _count(rows: int | float, num_rows: Array) -> Array:
     return np.full(len(num_rows), rows)
 
 
-def split_bounds(data: "SeriesReader") -> Bounds:
+def split_bounds(data: SeriesOptions) -> Bounds:
     """First and last row (exclusive) of each split of each series, ``(S,)`` each.
 
     Raises:
@@ -60,7 +57,7 @@ def split_bounds(data: "SeriesReader") -> Bounds:
     return bounds
 
 
-def _check_lengths(data: "SeriesReader", bounds: Bounds) -> None:
+def _check_lengths(data: SeriesOptions, bounds: Bounds) -> None:
     table = data.table
     for split, (start, end) in bounds.items():
         need = data.horizon + (data.window if split == "train" else 0)
@@ -82,7 +79,7 @@ def _check_lengths(data: "SeriesReader", bounds: Bounds) -> None:
         )
 
 
-def split_origins(data: "SeriesReader", split: Split) -> Origins:
+def split_origins(data: SeriesOptions, split: Split) -> Origins:
     """Row of the first target and series of each window of a split, in the order of the rows."""
     table, (starts, ends) = data.table, data.bounds[split]
     stride = data.stride if split == "train" else 1
@@ -107,7 +104,7 @@ def split_origins(data: "SeriesReader", split: Split) -> Origins:
     return Origins(torch.from_numpy(row), torch.from_numpy(series))
 
 
-def hash_rows(table: "SeriesTable") -> Array:
+def hash_rows(table: SeriesTable) -> Array:
     """Hash of each row, ``(rows,)`` uint64, by its series, its date and the targets up to it."""
     targets = table.values[:, : table.num_targets]
     hashes = np.zeros(len(targets), dtype=np.uint64)
