@@ -20,11 +20,13 @@ class SupervisedBatch(NamedTuple):
         y: Target, ``(B, K)`` float for regression or ``(B,)`` long for classification.
         categories: Codes of categories, ``(B, C)``, that a loader turns into columns of ``x``, one
             per category; None in the batches that models see.
+        weight: Weight of each row in the loss, ``(B,)`` float64; None where all weigh the same.
     """
 
     x: Tensor
     y: Tensor
     categories: Tensor | None = None
+    weight: Tensor | None = None
 
 
 class SeriesBatch(NamedTuple):

@@ -20,6 +20,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError
 from datamodules.batches import SupervisedBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.standardize import Standardize
+from lit_models.metrics.means import weigh
 
 
 class LitLinearRegression(LitModule):
@@ -33,6 +34,8 @@ class LitLinearRegression(LitModule):
     Shape:
         Input ``(B, D)``, output ``(B, 1)``.
     """
+
+    weighs_rows = True
 
     def __init__(
         self,
@@ -54,5 +57,6 @@ class LitLinearRegression(LitModule):
     def step(self, batch: SupervisedBatch) -> StepOutput:
         """Squared error of a batch."""
         standard = self.linear(self.x_scaler(batch.x))
-        loss = F.mse_loss(standard, self.y_scaler(batch.y))
-        return StepOutput(loss, len(batch.x), self.y_scaler.inverse(standard), batch.y)
+        losses = F.mse_loss(standard, self.y_scaler(batch.y), reduction="none")
+        loss, num_targets = weigh(losses, batch.weight)
+        return StepOutput(loss, num_targets, self.y_scaler.inverse(standard), batch.y)

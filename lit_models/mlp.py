@@ -23,6 +23,7 @@ from torchmetrics import Accuracy, MeanAbsoluteError, MeanSquaredError
 from datamodules.batches import SupervisedBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.standardize import Standardize
+from lit_models.metrics.means import weigh
 from lit_models.metrics.scores import CrossEntropy
 
 Activation = Literal["relu", "gelu", "silu", "tanh"]
@@ -99,6 +100,8 @@ class LitMLPClassifier(LitModule):
         Input ``(B, D)``, output logits ``(B, K)``.
     """
 
+    weighs_rows = True
+
     def __init__(
         self,
         in_features: int,
@@ -129,8 +132,8 @@ class LitMLPClassifier(LitModule):
         """Cross-entropy of a batch."""
         logits = self(batch.x)
         smoothing = self.label_smoothing if self.training else 0.0
-        loss = F.cross_entropy(logits, batch.y, label_smoothing=smoothing)
-        return StepOutput(loss, len(batch.x), logits, batch.y)
+        losses = F.cross_entropy(logits, batch.y, label_smoothing=smoothing, reduction="none")
+        return StepOutput(*weigh(losses, batch.weight), logits, batch.y)
 
     def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
         """Most probable class, probability of each class, and the true class."""
@@ -159,6 +162,8 @@ class LitMLPRegressor(LitModule):
         the training targets' variance, ``mse`` and ``mae`` in units of the data.
     """
 
+    weighs_rows = True
+
     def __init__(
         self,
         in_features: int,
@@ -183,5 +188,6 @@ class LitMLPRegressor(LitModule):
     def step(self, batch: SupervisedBatch) -> StepOutput:
         """Standardised squared error of a batch."""
         standard = self.net(self.x_scaler(batch.x))
-        loss = F.mse_loss(standard, self.y_scaler(batch.y))
-        return StepOutput(loss, len(batch.x), self.y_scaler.inverse(standard), batch.y)
+        losses = F.mse_loss(standard, self.y_scaler(batch.y), reduction="none")
+        loss, num_targets = weigh(losses, batch.weight)
+        return StepOutput(loss, num_targets, self.y_scaler.inverse(standard), batch.y)

@@ -320,8 +320,8 @@ def _head(datamodule: Any, split: str, num_rows: int) -> SupervisedBatch:
     rows = torch.arange(len(data.x))
     if len(rows) > num_rows:
         rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:num_rows]
-    codes = None if data.categories is None else data.categories[rows]
-    head = SupervisedBatch(data.x[rows], data.y[rows], codes)
+    codes, weight = (None if f is None else f[rows] for f in (data.categories, data.weight))
+    head = SupervisedBatch(data.x[rows], data.y[rows], codes, weight)
     return head if codes is None else datamodule.one_hot(head)
 
 

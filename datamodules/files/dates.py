@@ -68,21 +68,18 @@ def find_format(cells: Sequence[str], integers: bool = False) -> str | None:
     if not any(character.isdigit() for character in cells[0]):
         return None
     head = cells[:20]
-    found = [
-        form
-        for form in FORMATS
-        if bool(parse(head, form).notna().all()) and bool(parse(cells, form).notna().all())
-    ]
-    if not found:
+    found = [form for form in FORMATS if bool(parse(head, form).notna().all())]
+    readings = {form: parse(cells, form) for form in found}
+    readings = {form: read for form, read in readings.items() if bool(read.notna().all())}
+    if not readings:
         return None
-    apart = {form: tuple(parse(cells, form)) for form in found}
-    if len(set(apart.values())) > 1:
-        readings = zip(cells, *apart.values(), strict=True)
-        example = next(cell for cell, *found_dates in readings if len(set(found_dates)) > 1)
-        raise InputError(
-            f"{example!r} may be {' or '.join(found[:2])}; write the dates as year-month-day"
-        )
-    return found[0]
+    first, *others = readings.values()
+    if not all(first.equals(other) for other in others):
+        rows = zip(cells, *readings.values(), strict=True)
+        example = next(cell for cell, *found_dates in rows if len(set(found_dates)) > 1)
+        forms = " or ".join(list(readings)[:2])
+        raise InputError(f"{example!r} may be {forms}; write the dates as year-month-day")
+    return next(iter(readings))
 
 
 def _integer_format(cells: Sequence[str]) -> str | None:

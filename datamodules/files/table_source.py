@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import lzma
+import re
 import sys
 import zipfile
 import zlib
@@ -24,6 +25,8 @@ import pandas as pd
 
 from datamodules.errors import InputError
 
+Array = np.ndarray[Any, Any]
+
 _OPENERS: dict[bytes, tuple[str, Any]] = {
     b"\x1f\x8b": ("gzip", gzip.open),
     b"BZh": ("bz2", bz2.open),
@@ -36,8 +39,24 @@ _BROKEN = (
     *(csv.Error, EOFError, zlib.error),
     *(zipfile.BadZipFile, lzma.LZMAError, gzip.BadGzipFile),
 )
+# So few that the lists of a block do not set off the search for reference cycles, which walks all
+# that a process holds.
+BLOCK_ROWS = 512
 _BLOCK = 1 << 20
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _LOOK_AHEAD = 50
+
+
+class Block(NamedTuple):
+    """Some records, in order.
+
+    Attributes:
+        numbers: Row number of each in the file, as editors count, ``(records,)``.
+        rows: Cells of each.
+    """
+
+    numbers: Array
+    rows: Sequence[Sequence[str]]
 
 
 class Records(NamedTuple):
@@ -45,14 +64,14 @@ class Records(NamedTuple):
 
     Attributes:
         where: Name of the source, for messages.
-        rows: Cells of each record with its row number in the file, as editors count.
+        blocks: The records, some at a time.
         separator: What stood between the cells; None for a frame or Parquet.
         names: Names of the columns, where the source carries them apart from the records.
         notes: What is not the default, in a few words each.
     """
 
     where: str
-    rows: Iterator[tuple[int, Sequence[str]]]
+    blocks: Iterator[Block]
     separator: str | None
     names: list[str] | None
     notes: list[str]
@@ -181,23 +200,31 @@ def _single_byte(path: Path) -> str:
     return "cp1252"
 
 
-def _lines(path: Path, encoding: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Records of a text file with the number of each one's first line."""
+def _blocks(path: Path, encoding: str, separator: str, size: int = BLOCK_ROWS) -> Iterator[Block]:
+    """Records of a text file, ``size`` at a time."""
     csv.field_size_limit(sys.maxsize)
     with (
         _opened(path) as (_, file),
         io.TextIOWrapper(file, encoding=encoding, newline="") as text,
     ):
         reader = csv.reader(text, delimiter=separator, strict=True)
-        number = 1
-        for cells in reader:
-            yield number, cells
-            number = reader.line_num + 1
+        before = reader.line_num
+        while rows := list(islice(reader, size)):
+            yield Block(_row_numbers(rows, before + 1, reader.line_num), rows)
+            before = reader.line_num
 
 
-def _read(path: Path, encoding: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _row_numbers(rows: Sequence[Sequence[str]], first: int, last: int) -> Array:
+    """Number of each record's first line; a cell in quotes may hold more lines."""
+    if last - first + 1 == len(rows):
+        return np.arange(first, last + 1)
+    lines = [1 + sum(len(_LINE_END.findall(cell)) for cell in cells) for cells in rows]
+    return first + np.cumsum([0, *lines[:-1]])
+
+
+def _read(path: Path, encoding: str, separator: str) -> Iterator[Block]:
     with _plain_errors(path):
-        yield from _lines(path, encoding, separator)
+        yield from _blocks(path, encoding, separator)
 
 
 def _find_separator(path: Path, encoding: str) -> str:
@@ -206,8 +233,8 @@ def _find_separator(path: Path, encoding: str) -> str:
     for separator in _SEPARATORS:
         counts = []
         try:
-            for _, cells in islice(_lines(path, encoding, separator), _LOOK_AHEAD):
-                counts.append(len(cells))
+            for block in islice(_blocks(path, encoding, separator, size=1), _LOOK_AHEAD):
+                counts.append(len(block.rows[0]))
         except csv.Error:
             pass  # not this one, or an error that reading will name
         counts = [count for count in counts if count]
@@ -259,9 +286,15 @@ def _frame_of(source: Any) -> pd.DataFrame:
 
 def _frame_records(frame: pd.DataFrame, where: str) -> Records:
     names = [str(name) for name in frame.columns]
-    columns = [_cells(frame.iloc[:, index]) for index in range(frame.shape[1])]
-    rows = enumerate(zip(*columns, strict=True))
-    return Records(where, rows, None, names, [])
+    return Records(where, _frame_blocks(frame), None, names, [])
+
+
+def _frame_blocks(frame: pd.DataFrame) -> Iterator[Block]:
+    for start in range(0, len(frame), BLOCK_ROWS):
+        part = frame.iloc[start : start + BLOCK_ROWS]
+        columns = [_cells(part.iloc[:, index]) for index in range(part.shape[1])]
+        rows: list[Sequence[str]] = list(zip(*columns, strict=True))
+        yield Block(np.arange(start, start + len(part)), rows)
 
 
 def _cells(column: "pd.Series[Any]") -> list[str]:

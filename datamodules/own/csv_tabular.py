@@ -2,52 +2,36 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import SupervisedBatch
 from datamodules.errors import InputError
-from datamodules.files.notes import say
-from datamodules.files.table_encoding import (
-    Encoding,
-    Missing,
-    class_order,
-    codes_of,
-    decide,
-    numbers_of,
+from datamodules.files.table_encoding import Encoding, Missing, class_order, decide
+from datamodules.files.tables import Header, Table, read_table
+from datamodules.loading.splits import Rows
+from datamodules.own.table_batches import (
+    Encoded,
+    OneHotLoader,
+    classes_of,
+    column_scale,
+    encode_classes,
+    encode_features,
+    one_hot,
+    row_weights,
+    scale_of,
 )
-from datamodules.files.tables import Header, Table, looks_missing, read_table
-from datamodules.loading.loader import TensorLoader
-from datamodules.loading.splits import Rows, given_rows, group_out, hold_out, latest_out
-from datamodules.own.table_rivals import Scores, rival_scores
+from datamodules.own.table_rivals import Scores, rival_scores, trivial_scores
+from datamodules.own.table_rows import Splitting, check_folds, infer_task, rows_with_values
 
 Array = np.ndarray[Any, Any]
 Task = Literal["auto", "classification", "regression"]
-# Whole numbers of at most so many values are taken for classes.
-_MAX_CLASSES = 20
+ClassWeight = Literal["none", "balanced"]
 _RARE = 3
-
-
-class Encoded(NamedTuple):
-    """All rows of a table as a model may take them.
-
-    Attributes:
-        numbers: Numbers in the file's units, ``(rows, columns)`` float64.
-        codes: Codes of the categories, ``(rows, C)`` int32.
-        y: Classes ``(rows,)`` or numbers ``(rows,)``; None where the file has no target.
-        row: Number of each row among the file's rows, from 0.
-    """
-
-    numbers: Array
-    codes: Array
-    y: Array | None
-    row: Rows
 
 
 class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
@@ -60,7 +44,8 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
     Args:
         path: Table with a header: delimited text, also packed, or Parquet; in Python also a
             DataFrame, a mapping of columns, a matrix, or arrays ``(x, y)``.
-        target: Column to predict; without a header ``column_1`` and so on.
+        target: Column to predict, or several columns of numbers; without a header ``column_1`` and
+            so on.
         task: Whether the target is a class or a number; ``auto`` decides by its values.
         categorical: Numeric columns to treat as categories, beside all text columns.
         drop: Columns to leave out, such as a row number.
@@ -83,6 +68,11 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         time: Column by which the rows are split in time, oldest for training.
         val_path: Table of the validation rows; replaces ``val_fraction``.
         test_path: Table of the test rows; replaces ``test_fraction``.
+        weight: Column of the rows' weights in the loss; not a feature. Scores count every row once.
+        class_weight: Whether the loss weighs every class alike, whatever its rows.
+        folds: Number of parts that are the test in turn, in place of ``test_fraction``; a ``fit``
+            that names no ``fold`` fits them all and gives mean and spread.
+        fold: Which of the ``folds`` is the test, from 0.
 
     Raises:
         InputError: If a file, column or value is missing or wrong; the message names it.
@@ -91,7 +81,7 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
     def __init__(
         self,
         path: str | Any,
-        target: str,
+        target: str | list[str],
         task: Task = "classification",
         categorical: Sequence[str] = (),
         drop: Sequence[str] = (),
@@ -110,32 +100,54 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         time: str | None = None,
         val_path: str | Any | None = None,
         test_path: str | Any | None = None,
+        weight: str | None = None,
+        class_weight: ClassWeight = "none",
+        folds: int = 0,
+        fold: int = 0,
     ) -> None:
         super().__init__(batch_size or 32, seed)
-        self.path, self.target, self._task = path, target, task
+        self.path, self._task = path, task
+        self.targets = [target] if isinstance(target, str) else list(target)
+        self.target = ", ".join(self.targets)
         self.categorical, self.drop = list(categorical), list(drop)
-        if target in self.drop:
-            raise InputError(f"the target {target!r} cannot be dropped; leave it out of drop")
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.test_rows, self.split_index = test_rows, split
         self.predict_path, self.auto_batch_size = predict_path, batch_size == 0
         self.missing, self.sep, self.header, self.rare = missing, sep, header, rare
         self.group, self.time = group, time
         self.val_path, self.test_path = val_path, test_path
+        self.weight, self.class_weight = weight, class_weight
+        self.folds, self.fold = folds, fold
+        check_folds(folds, fold, time, test_path is not None or test_rows is not None)
+        given = {"val": val_path, "test": test_path}
+        self._splitting = Splitting(
+            *(val_fraction, test_fraction, test_rows, split, seed, group, time, folds, fold),
+            [name for name, path in given.items() if path is not None],
+        )
+        self._check_targets()
         self._known: Mapping[str, Any] = {}
+
+    def _check_targets(self) -> None:
+        for target in self.targets:
+            if target in self.drop:
+                raise InputError(f"the target {target!r} cannot be dropped; leave it out of drop")
+        if len(self.targets) != len(set(self.targets)) or not self.targets:
+            raise InputError(f"target names each column once, got {self.targets}")
+        if len(self.targets) > 1 and self._task == "classification":
+            raise InputError(
+                f"several targets are numbers, got {self.targets}; use --data.task regression"
+            )
 
     @cached_property
     def _table(self) -> Table:
         table = read_table(self.path, self.sep, self.header)
-        named = [self.target, *self.categorical, *self.drop]
-        table.require([*named, *(name for name in (self.group, self.time) if name)])
+        named = [*self.targets, *self.categorical, *self.drop]
+        table.require([*named, *(n for n in (self.group, self.time, self.weight) if n)])
         if len(table) < 4:
             raise InputError(f"{table.where} has {len(table)} rows; three splits need at least 4")
         return table
 
     @cached_property
     def _feature_columns(self) -> list[str]:
-        out = {self.target, self.group, *self.drop}
+        out = {*self.targets, self.group, self.weight, *self.drop}
         columns = [name for name in self._table.columns if name not in out]
         if not columns:
             raise InputError(f"{self._table.where} has no column beside the target {self.target!r}")
@@ -148,76 +160,34 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
             return str(self._known["task"])
         if self._task != "auto":
             return self._task
-        column = self._table[self.target]
-        task = "classification"
-        if column.kind(look_missing=self.missing != "error") == "number":
-            values = np.unique(column.numbers(look_missing=self.missing != "error"))
-            values = values[~np.isnan(values)]
-            if len(values) > _MAX_CLASSES or bool((values % 1 != 0).any()):
-                task = "regression"
-        say(f"{self.target!r} is taken for a {task}; --data.task decides otherwise")
-        return task
+        columns = [self._table[name] for name in self.targets]
+        return infer_task(columns, look_missing=self.missing != "error")
 
     @cached_property
     def _scored(self) -> Rows:
-        """Rows that take part: all, or those with a target and, with ``drop``, every value."""
-        target = self._table[self.target]
-        if self.missing == "error":
-            target.check_complete()
-            return np.arange(len(target))
-        gone = np.zeros(len(target), dtype=bool)
-        numeric = self.task == "regression"
-        gone[target.where_cell(lambda c: c == "" or (numeric and looks_missing(c)))] = True
-        if gone.any():
-            say(f"{int(gone.sum())} rows without a value in {self.target!r} are left out")
-        if self.missing == "drop":
-            before = int(gone.sum())
-            for name in self._feature_columns:
-                column = self._table[name]
-                if column.kind(look_missing=True) == "number" and name not in self.categorical:
-                    gone |= np.isnan(column.numbers(look_missing=True))
-                else:
-                    gone |= column.missing
-            if gone.sum() > before:
-                say(f"{int(gone.sum()) - before} rows with a missing value are dropped")
-        return np.flatnonzero(~gone)
+        """Rows that take part."""
+        return rows_with_values(
+            *(self._table, self.targets, self._feature_columns, self.missing),
+            numeric=self.task == "regression",
+            categorical=self.categorical,
+        )
 
     @cached_property
     def _rows(self) -> dict[str, Rows]:
         """Rows of each split among the file's rows, from 0."""
         labels = self._labels if self.task == "classification" else None
-        rest, test = self._cut(self._scored, self.test_fraction, labels, self.test_path)
-        train, val = self._cut(rest, self.val_fraction, labels, self.val_path, given=False)
+        rows = self._splitting.rows(self._table, self._scored, labels, self.class_names)
         if labels is not None:
-            unseen = np.setdiff1d(labels[self._scored], labels[train])
+            unseen = np.setdiff1d(labels[self._scored], labels[rows["train"]])
             if len(unseen):
                 name = self.class_names[unseen[0]]
                 raise InputError(f"class {name!r} of {self.target!r} has no training row; add rows")
-        return {"train": train, "val": val, "test": test}
-
-    def _cut(
-        self, rows: Rows, fraction: float, labels: Rows | None, path: Any, given: bool = True
-    ) -> tuple[Rows, Rows]:
-        if path is not None:
-            return rows, rows[:0]
-        if given and self.test_rows is not None:
-            test = given_rows(Path(self.test_rows), self.split_index, len(self._table))
-            return np.setdiff1d(rows, test), np.intersect1d(rows, test)
-        if self.group is not None:
-            groups = self._table[self.group].text()[rows]
-            return group_out(rows, fraction, self.seed, groups)
-        if self.time is not None:
-            column = self._table[self.time]
-            kind = column.kind(look_missing=False)
-            times = column.numbers(complete=True) if kind == "number" else column.dates()
-            return latest_out(rows, fraction, np.asarray(times)[rows])
-        strata = None if labels is None else labels[rows]
-        return hold_out(rows, fraction, self.seed, strata, self.class_names)
+        return rows
 
     @cached_property
     def _labels(self) -> Rows:
         """Class of each row of the file; -1 without one."""
-        return _classes(self._table[self.target].text(), self.class_names)
+        return classes_of(self._table[self.targets[0]].text(), self.class_names)
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -226,7 +196,7 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
             return list(self._known["class_names"])
         if self.task == "regression":
             return []
-        cells = self._table[self.target].text()[self._scored]
+        cells = self._table[self.targets[0]].text()[self._scored]
         names = class_order(cells.tolist())
         where = self._table.where
         if len(names) < 2:
@@ -256,12 +226,12 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
                 f"{self.target!r} is a class (task=classification); use a classifier, or "
                 "--data.task regression"
             )
-        return 1
+        return len(self.targets)
 
     @property
     def num_outputs(self) -> int:
         """Number of classes or of targets."""
-        return len(self.class_names) or 1
+        return len(self.class_names) or len(self.targets)
 
     @property
     def num_train(self) -> int:
@@ -299,92 +269,76 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         """Number of columns of numbers plus the number of categories of the others."""
         return sum(self.column_widths)
 
-    def _encode(self, table: Table, rows: Rows, with_target: bool = True) -> Encoded:
-        numbers, codes, filled, columns = [np.zeros((len(rows), 0))], [], 0, 0
-        table.require([encoding.name for encoding in self.encodings])
-        for encoding in self.encodings:
-            column = table[encoding.name]
-            if encoding.kind == "category":
-                codes.append(codes_of(column, encoding)[rows].astype(np.int32))
-                continue
-            values, gone = numbers_of(column, encoding, self.missing)
-            numbers.append(values[rows])
-            filled, columns = filled + gone, columns + (gone > 0)
-        if filled and self.missing == "fill":
-            say(f"{filled} missing numbers in {columns} columns filled with training medians")
-        y = self._encode_target(table, rows) if with_target else None
-        empty = np.zeros((len(rows), 0), dtype=np.int32)
-        return Encoded(
-            np.concatenate(numbers, axis=1), np.stack(codes, 1) if codes else empty, y, rows
-        )
+    def _encode(self, table: Table, splits: Mapping[str, Rows], known: bool = True) -> Any:
+        """Some splits' rows of a table; without targets and weights where they are not known."""
+        made = encode_features(table, self.encodings, list(splits.values()), self.missing)
+        found = {}
+        for (split, rows), (numbers, codes) in zip(splits.items(), made, strict=True):
+            y = self._encode_targets(table, rows) if known else None
+            weight = self._weights(table, rows, y, split) if known and split != "test" else None
+            found[split] = Encoded(numbers, codes, y, rows, weight)
+        return found
 
-    def _encode_target(self, table: Table, rows: Rows) -> Array:
-        table.require([self.target])
-        column = table[self.target]
-        if self.task == "regression":
-            fill = self.missing != "error"
-            return np.asarray(column.numbers(look_missing=fill, complete=not fill)[rows])
-        classes = _classes(column.text(), self.class_names)[rows]
-        if (classes < 0).any():
-            row = int(rows[np.flatnonzero(classes < 0)[0]])
-            raise InputError(f"{column.at(row)} is {column.text()[row]!r}, no class of training")
-        return classes
+    def _encode_targets(self, table: Table, rows: Rows) -> Array:
+        table.require(self.targets)
+        if self.task == "classification":
+            return encode_classes(table[self.targets[0]], self.class_names, rows)
+        fill = self.missing != "error"
+        columns = (table[n].numbers(look_missing=fill, complete=not fill) for n in self.targets)
+        return np.stack([column[rows] for column in columns], axis=1)
+
+    def _weights(self, table: Table, rows: Rows, y: Array | None, split: str) -> Array | None:
+        """Weights of the rows in the loss, their mean 1 where no class weighs more."""
+        weight = None
+        if self.weight is not None:
+            table.require([self.weight])
+            weight = row_weights(table[self.weight], rows)
+        if self.class_weight == "balanced" and y is not None:
+            if self.task == "regression":
+                raise InputError(f"class_weight needs classes; {self.target!r} is a number")
+            share = np.bincount(self._labels[self._rows["train"]], minlength=self.num_classes)
+            balance = share.sum() / (self.num_classes * np.maximum(share, 1))[y]
+            weight = balance if weight is None else weight * balance
+        return weight
 
     @cached_property
     def _encoded(self) -> dict[str, Encoded]:
         """The three splits; the text of the table is given back."""
-        rows = self._rows
-        found = {
-            split: self._encode(self._table, rows[split]) for split in ("train", "val", "test")
-        }
+        rows = {s: r for s, r in self._rows.items() if s not in self._splitting.given}
+        found: dict[str, Encoded] = self._encode(self._table, rows)
         for split, path in (("val", self.val_path), ("test", self.test_path)):
             if path is not None:
                 table = read_table(path, self.sep, self.header)
-                found[split] = self._encode(table, np.arange(len(table)))
-        train = found["train"].y
-        assert train is not None
-        if self.task == "regression" and len(train) and bool((train == train[0]).all()):
-            raise InputError(
-                f"{self._table.where}: {self.target!r} is {train[0]:g} in all training rows"
-            )
+                found |= self._encode(table, {split: np.arange(len(table))})
+        self._check_constant(found["train"].y)
         _ = self.class_names
-        self.__dict__.pop("_table", None)
-        self.__dict__.pop("_labels", None)
+        for name in ("_table", "_labels"):
+            self.__dict__.pop(name, None)
         return found
+
+    def _check_constant(self, y: Array | None) -> None:
+        assert y is not None
+        if self.task == "classification" or not len(y):
+            return
+        same = np.flatnonzero((y == y[0]).all(axis=0))
+        if len(same):
+            name, value = self.targets[same[0]], y[0, same[0]]
+            raise InputError(f"{self._table.where}: {name!r} is {value:g} in all training rows")
 
     @cached_property
     def _to_predict(self) -> Encoded:
         table = read_table(self.predict_path, self.sep, self.header)
-        return self._encode(table, np.arange(len(table)), with_target=False)
+        rows = {"predict": np.arange(len(table))}
+        return self._encode(table, rows, known=False)["predict"]  # type: ignore[no-any-return]
 
     def make_split(self, split: Split) -> SupervisedBatch:
         """Rows of one split; categories as codes."""
         data = self._to_predict if split == "predict" else self._encoded[split]
-        if data.y is None:
-            size = (len(data.row),)
-            y = torch.full(size, -1) if self.class_names else torch.full((*size, 1), torch.nan)
-        else:
-            y = torch.from_numpy(data.y)
-            y = y if self.class_names else y.unsqueeze(1)
-        codes = torch.from_numpy(data.codes) if data.codes.shape[1] else None
-        return SupervisedBatch(torch.from_numpy(data.numbers), y, codes)
+        return data.batch(0 if self.class_names else len(self.targets))
 
     def one_hot(self, batch: SupervisedBatch) -> SupervisedBatch:
         """Rows as models see them: each category as one column per level, in the file's order."""
-        if batch.categories is None:
-            return batch
-        x = batch.x.new_zeros(len(batch.x), self.in_features)
-        start = number = category = 0
-        for width in self._widths:
-            if width < 0:
-                codes = batch.categories[:, category : category + 1].long()
-                x[:, start : start - width].scatter_(1, codes, 1.0)
-                category += 1
-            else:
-                x[:, start] = batch.x[:, number]
-                number += 1
-            start += abs(width)
-        return SupervisedBatch(x, batch.y)
+        return one_hot(batch, self._widths)
 
     @cached_property
     def _widths(self) -> list[int]:
@@ -403,11 +357,24 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         drop_last: bool = False,
         make: Callable[..., Any] | None = None,
     ) -> Any:
+        if shuffle:
+            self._check_model()
         if self.auto_batch_size and shuffle:
             power = round(np.log2(max(len(data.x), 16) / 16))
             batch_size = int(2 ** min(max(power, 5), 8))
-        loader = make or partial(OneHotLoader, self)
+        loader = make or partial(OneHotLoader, self._widths)
         return super()._loader(data, batch_size, shuffle, drop_last, loader)
+
+    def _check_model(self) -> None:
+        """Refuses weights that the model would not see."""
+        if self.trainer is None or (self.weight is None and self.class_weight == "none"):
+            return
+        model = self.trainer.lightning_module
+        if not getattr(model, "weighs_rows", False):
+            raise InputError(
+                f"{type(model).__name__} does not weigh rows; choose --model LitTabularMLP, or "
+                "leave out --data.weight and --data.class_weight"
+            )
 
     @property
     def predict_split(self) -> Split:
@@ -418,24 +385,9 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
     def standardization(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Scale of the training rows; a constant column keeps its unit."""
         train = self.split("train")
-        mean, std = _scale(train.x)
-        means, stds, number, category = [], [], 0, 0
-        for width in self._widths:
-            if width > 0:
-                means.append(mean[number : number + 1])
-                stds.append(std[number : number + 1])
-                number += 1
-                continue
-            assert train.categories is not None
-            codes = train.categories[:, category].long()
-            share = torch.bincount(codes, minlength=-width).double() / len(codes)
-            spread = (share * (1 - share)).sqrt()
-            means.append(share)
-            stds.append(torch.where(spread > 0, spread, torch.ones_like(spread)))
-            category += 1
-        scales = {"x_scaler": (torch.cat(means), torch.cat(stds))}
+        scales = {"x_scaler": scale_of(train, self._widths)}
         if self.task == "regression":
-            scales["y_scaler"] = _scale(train.y)
+            scales["y_scaler"] = column_scale(train.y)
         return scales
 
     def knowledge(self) -> dict[str, Any]:
@@ -456,7 +408,8 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         """One hash a row, of its values and its target."""
         data = self._encoded[split] if split != "predict" else self._to_predict
         total = np.zeros(len(data.row), dtype=np.uint64)
-        columns = [*data.numbers.T, *data.codes.T, *([] if data.y is None else [data.y])]
+        targets = [] if data.y is None else [*data.y.reshape(len(data.row), -1).T]
+        columns = [*data.numbers.T, *data.codes.T.astype(np.int32), *targets]
         for column in columns:
             hashed = pd.util.hash_array(np.ascontiguousarray(column))
             total = total * np.uint64(1_099_511_628_211) + hashed
@@ -465,39 +418,20 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
     @property
     def baseline(self) -> dict[str, Reference]:
         """Majority class, or mean of the training targets."""
-        train, test = self.split("train").y, self.split("test").y
-        if self.task == "regression":
-            mse = (test - train.mean()).square().mean().item()
-            how = "mean of the training targets"
-            return {
-                "test/mse": Reference(mse, how),
-                "test/rmse": Reference(mse**0.5, how),
-                "test/mae": Reference((test - train.mean()).abs().mean().item(), how),
-            }
-        counts = torch.bincount(train, minlength=self.num_classes)
-        shares = counts.double() / counts.sum()
-        return {
-            "test/accuracy": Reference(
-                (test == counts.argmax()).double().mean().item(), "most frequent training class"
-            ),
-            "test/cross_entropy": Reference(
-                -shares[test].log().mean().item(), "class shares of the training rows"
-            ),
-        }
+        return trivial_scores(self.split("train").y, self.split("test").y, len(self.class_names))
 
     @cached_property
     def rivals(self) -> Scores:
         """Logistic or ridge regression and gradient boosting, fitted on training and validation."""
         train, val, test = (self._encoded[split] for split in ("train", "val", "test"))
-        assert train.y is not None
-        assert val.y is not None
-        assert test.y is not None
+        weights = [part.weight for part in (train, val) if part.weight is not None]
         return rival_scores(
             (np.concatenate([train.numbers, val.numbers]), test.numbers),
             (np.concatenate([train.codes, val.codes]), test.codes),
             [encoding.num_levels for encoding in self.encodings if encoding.num_levels],
-            (np.concatenate([train.y, val.y]), test.y),
+            (np.concatenate([_known(train.y), _known(val.y)]), _known(test.y)),
             len(self.class_names),
+            np.concatenate(weights) if weights else None,
         )
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
@@ -506,6 +440,8 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         columns = {k: v for k, v in outputs.items() if not (predicting and k == "target")}
         if self.task == "regression":
             frame = super().prediction_frame(columns)
+            if len(self.targets) > 1:
+                frame.columns = [self._named_target(name) for name in frame.columns]
         else:
             names = np.array(self.class_names, dtype=object)
             frame = pd.DataFrame(
@@ -520,32 +456,13 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         frame.insert(0, "row", rows)
         return frame
 
-
-class OneHotLoader(TensorLoader[SupervisedBatch]):
-    """Batches of a table, its codes turned into one column per category as each batch is fetched.
-
-    Args:
-        table: The datamodule, which knows the columns.
-        args: As of :class:`TensorLoader`.
-        kwargs: As of :class:`TensorLoader`.
-    """
-
-    def __init__(self, table: CSVTabularDataModule, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._table = table
-
-    def fetch(self, order: Tensor, batch_idx: int) -> SupervisedBatch:
-        """This rank's share of a batch, as models see it."""
-        return self._table.one_hot(super().fetch(order, batch_idx))
+    def _named_target(self, column: str) -> str:
+        """``prediction_2`` as the prediction of the second target."""
+        what, _, number = column.rpartition("_")
+        is_one = number.isdecimal() and 1 <= int(number) <= len(self.targets)
+        return f"{what}_{self.targets[int(number) - 1]}" if is_one else column
 
 
-def _classes(cells: Array, names: Sequence[str]) -> Rows:
-    """Number of each cell's class; -1 for none."""
-    number = {name: index for index, name in enumerate(names)}
-    return np.array([number.get(cell, -1) for cell in cells], dtype=np.int64)
-
-
-def _scale(values: Tensor) -> tuple[Tensor, Tensor]:
-    mean = values.double().mean(0)
-    std = values.double().std(0, correction=0)
-    return mean, torch.where(std > 0, std, torch.ones_like(std))
+def _known(y: Array | None) -> Array:
+    assert y is not None
+    return y

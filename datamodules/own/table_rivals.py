@@ -1,19 +1,48 @@
-"""Cheap strong methods on the rows of a table: what a run has to beat."""
+"""Scores beside those of a table's run: trivial ones, and cheap strong methods to beat."""
 
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from datamodules.base import Reference
 
 Array = np.ndarray[Any, Any]
 Scores = dict[str, dict[str, float]]
 
 MAX_ROWS = 50_000
-_MAX_CELLS = 20_000_000
+_MAX_CELLS = 5_000_000
+_BOOSTING = "gradient boosting (HistGradientBoosting)"
 _PENALTIES = tuple(10.0**power for power in range(-3, 5))
+
+
+def trivial_scores(train: Tensor, test: Tensor, num_classes: int) -> dict[str, Reference]:
+    """Scores of the most frequent class, or of the mean of the training targets.
+
+    Args:
+        train: Classes ``(rows,)`` or numbers ``(rows, K)`` of the training rows.
+        test: Those of the test rows.
+        num_classes: Number of classes; 0 for a regression.
+    """
+    if not num_classes:
+        error, how = test - train.mean(0), "mean of the training targets"
+        mse = error.square().mean().item()
+        values = {"mse": mse, "rmse": mse**0.5, "mae": error.abs().mean().item()}
+        return {f"test/{name}": Reference(value, how) for name, value in values.items()}
+    counts = torch.bincount(train, minlength=num_classes)
+    shares = counts.double() / counts.sum()
+    accuracy = (test == counts.argmax()).double().mean().item()
+    return {
+        "test/accuracy": Reference(accuracy, "most frequent training class"),
+        "test/cross_entropy": Reference(
+            -shares[test].log().mean().item(), "class shares of the training rows"
+        ),
+    }
 
 
 def rival_scores(
@@ -22,6 +51,7 @@ def rival_scores(
     sizes: list[int],
     y: tuple[Array, Array],
     num_classes: int,
+    weight: Array | None = None,
 ) -> Scores:
     """Scores of linear models and gradient boosting at scikit-learn's defaults.
 
@@ -29,35 +59,41 @@ def rival_scores(
         numbers: Numbers of the rows to fit and to score, each ``(rows, columns)``.
         codes: Their categories, each ``(rows, columns)``.
         sizes: Number of codes of each category.
-        y: Their targets, ``(rows,)``.
+        y: Their targets, ``(rows,)`` classes or ``(rows, K)`` numbers.
         num_classes: Number of classes; 0 for a regression.
+        weight: Weight of each row to fit, ``(rows,)``.
 
     Returns:
         Test scores by metric, then by method.
     """
     rows = np.random.default_rng(0).permutation(len(y[0]))[:MAX_ROWS]
-    fit_y = y[0][rows]
     trees = [np.concatenate(pair, axis=1) for pair in zip(numbers, codes, strict=True)]
     mask = [False] * numbers[0].shape[1] + [size <= 255 for size in sizes]
     width = numbers[0].shape[1] + sum(sizes)
     few = rows[: max(_MAX_CELLS // max(width, 1), 100)]
-    lines = [_indicators(n, c, sizes) for n, c in zip(numbers, codes, strict=True)]
-    scaler = StandardScaler().fit(lines[0][few])
-    x, x_test = scaler.transform(lines[0][few]), scaler.transform(lines[1])
-    boosting = HistGradientBoostingClassifier if num_classes else HistGradientBoostingRegressor
-    boosted = boosting(categorical_features=mask, random_state=0).fit(trees[0][rows], fit_y)
+    scaler = StandardScaler().fit(_indicators(numbers[0][few], codes[0][few], sizes))
+    x, x_test = (
+        scaler.transform(_indicators(n, c, sizes))
+        for n, c in ((numbers[0][few], codes[0][few]), (numbers[1], codes[1]))
+    )
+    make = HistGradientBoostingClassifier if num_classes else HistGradientBoostingRegressor
+    boosting = make(categorical_features=mask, random_state=0)
+    linear = LogisticRegression(max_iter=500) if num_classes else RidgeCV(_PENALTIES)
+    linear.fit(x, y[0][few], sample_weight=None if weight is None else weight[few])
+    all_weight = None if weight is None else weight[rows]
     if num_classes:
-        linear = LogisticRegression(max_iter=500).fit(x, fit_y[: len(few)])
-        fits = {
-            "logistic regression": (linear, x_test),
-            "gradient boosting (HistGradientBoosting)": (boosted, trees[1]),
-        }
+        boosting.fit(trees[0][rows], y[0][rows], sample_weight=all_weight)
+        fits = {"logistic regression": (linear, x_test), _BOOSTING: (boosting, trees[1])}
         return _class_scores(fits, y[1], num_classes)
-    ridge = RidgeCV(_PENALTIES).fit(x, fit_y[: len(few)])
-    errors = {
-        "ridge regression": ridge.predict(x_test) - y[1],
-        "gradient boosting (HistGradientBoosting)": boosted.predict(trees[1]) - y[1],
-    }
+    boosted = np.stack(
+        [
+            boosting.fit(trees[0][rows], target[rows], sample_weight=all_weight).predict(trees[1])
+            for target in y[0].T
+        ],
+        axis=1,
+    )
+    straight = linear.predict(x_test).reshape(y[1].shape)
+    errors = {"ridge regression": straight - y[1], _BOOSTING: boosted - y[1]}
     return {
         "test/mse": {name: float((error**2).mean()) for name, error in errors.items()},
         "test/mae": {name: float(np.abs(error).mean()) for name, error in errors.items()},

@@ -72,3 +72,21 @@ class WeightedMeans:
             if name != _COUNT:
                 means["loss"] = means["loss"] + means[name.removeprefix(f"{_COUNT}/")]
         return means
+
+
+def weigh(losses: Tensor, weight: Tensor | None) -> tuple[Tensor, int | Tensor]:
+    """Mean of a batch's losses by row, and the number of targets that the mean is over.
+
+    Args:
+        losses: Losses, ``(B, ...)``.
+        weight: Weight of each row, ``(B,)``; None where all weigh the same.
+
+    Returns:
+        The mean, ``()``, and the number of rows or the sum of their weights.
+    """
+    if weight is None:
+        return losses.mean(), len(losses)
+    weight = weight.to(losses.dtype)
+    total = weight.sum()
+    rows = losses.flatten(1).mean(1) if losses.dim() > 1 else losses
+    return (rows * weight).sum() / total.clamp(min=torch.finfo(weight.dtype).tiny), total

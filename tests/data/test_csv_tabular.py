@@ -2,12 +2,14 @@
 
 import re
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from datamodules import CSVTabularDataModule, InputError
+from lit_models import LitMCDropoutMLPClassifier, LitMLPClassifier
 
 
 @pytest.fixture
@@ -228,3 +230,100 @@ def test_the_task_is_inferred_and_the_target_is_no_dropped_column(tmp_path):
     assert CSVTabularDataModule(str(path), "size", **options).task == "regression"
     with pytest.raises(InputError, match="the target 'y' cannot be dropped"):
         CSVTabularDataModule(str(path), "y", drop=["y"])
+
+
+def test_folds_are_the_test_in_turn(table):
+    path, frame = table
+    tests = []
+    for fold in range(3):
+        data = CSVTabularDataModule(str(path), "kind", folds=3, fold=fold)
+        rows = data._rows
+        assert len(np.unique(np.concatenate(list(rows.values())))) == 60
+        assert set(frame["kind"].iloc[rows["test"]]) == {"cat", "dog", "owl"}
+        tests.append(rows["test"])
+    assert sorted(np.concatenate(tests)) == list(range(60))
+    grouped = [
+        CSVTabularDataModule(
+            str(path), "price", "regression", group="color", folds=3, fold=fold
+        )._rows["test"]
+        for fold in range(3)
+    ]
+    assert [
+        set(frame["color"].iloc[rows]) & set(frame["color"].iloc[grouped[0]]) == set()
+        for rows in grouped[1:]
+    ] == [True, True]
+    for wrong, message in (
+        ({"folds": 1}, "at least 2"),
+        ({"folds": 3, "fold": 3}, "below it"),
+        ({"folds": 3, "time": "size"}, "mix the times"),
+        ({"folds": 3, "test_path": "t.csv"}, "make the test rows"),
+    ):
+        with pytest.raises(InputError, match=message):
+            CSVTabularDataModule(str(path), "kind", **wrong)
+
+
+def test_several_targets_are_columns_of_numbers(table):
+    path, frame = table
+    data = CSVTabularDataModule(str(path), ["price", "size"], task="auto", drop=["kind", "color"])
+    assert (data.task, data.out_features, data.in_features) == ("regression", 2, 1)
+    rows = data._rows["test"]
+    np.testing.assert_array_equal(data.split("test").y, frame[["price", "size"]].iloc[rows])
+    assert len(data.standardization["y_scaler"][0]) == 2
+    errors = data.split("test").y - data.split("train").y.mean(0)
+    assert data.baseline["test/mse"].value == pytest.approx(errors.square().mean().item())
+    assert set(data.rivals["test/mse"]) == {
+        "ridge regression",
+        "gradient boosting (HistGradientBoosting)",
+    }
+    out = data.prediction_frame({"prediction": errors, "target": data.split("test").y})
+    assert list(out.columns) == [
+        "row",
+        "prediction_price",
+        "prediction_size",
+        "target_price",
+        "target_size",
+    ]
+    with pytest.raises(InputError, match="several targets are numbers"):
+        CSVTabularDataModule(str(path), ["kind", "color"])
+
+
+def test_rows_and_classes_weigh_as_they_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.where(rng.random(300) < 0.1, "rare", "often")
+    frame = pd.DataFrame({"a": rng.normal(size=300), "w": rng.uniform(0, 3, 300), "y": y})
+    data = CSVTabularDataModule(frame, "y", weight="w", class_weight="balanced")
+    assert data.in_features == 1
+    train = data.split("train")
+    rows = data._rows["train"]
+    w = frame["w"].to_numpy()[rows]
+    share = np.bincount(train.y)
+    np.testing.assert_allclose(train.weight, w / w.mean() * share.sum() / (2 * share[train.y]))
+    assert data.split("test").weight is None
+    model = LitMLPClassifier(1, 2, batch_norm=False, dropout=0.0)
+    model.take_scale(data)
+    output = model.step(train)
+    losses = torch.nn.functional.cross_entropy(model(train.x), train.y, reduction="none")
+    torch.testing.assert_close(output.loss, (losses * train.weight).sum().float() / w_sum(train))
+    torch.testing.assert_close(output.num_targets, w_sum(train))
+    with pytest.raises(InputError, match="a weight is not negative"):
+        CSVTabularDataModule(frame.assign(w=-1.0), "y", weight="w").split("train")
+    with pytest.raises(InputError, match="class_weight needs classes"):
+        CSVTabularDataModule(frame, "w", "regression", class_weight="balanced").split("train")
+
+
+def w_sum(batch):
+    return batch.weight.float().sum()
+
+
+def test_a_model_that_ignores_weights_is_refused(tmp_path):
+    frame = pd.DataFrame({"a": range(60), "w": 1.0, "y": ["u", "v"] * 30})
+    data = CSVTabularDataModule(frame, "y", weight="w")
+    trainer = L.Trainer(
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with pytest.raises(InputError, match="does not weigh rows"):
+        trainer.fit(LitMCDropoutMLPClassifier(1, 2, 42), datamodule=data)

@@ -233,6 +233,28 @@ def test_rows_are_counted_as_editors_do(tmp_path):
     np.testing.assert_array_equal(lone["y"].numbers(), [1, np.nan, 3])
 
 
+def test_rows_keep_their_numbers_over_blocks(tmp_path):
+    rng = np.random.default_rng(0)
+    kinds = ["x", '"two\nlines"', '"a\r\nb\rc"', '""', '"q""q"']
+    lines, expected, number = ["a,b"], [], 2
+    for index in range(1500):
+        if rng.random() < 0.05:
+            lines.append("")
+            number += 1
+        cell = kinds[rng.integers(5)] if index % 9 == 0 else "x"
+        lines.append(f"{cell},{index}")
+        expected.append(number)
+        number += {1: 2, 2: 3}.get(kinds.index(cell), 1)
+    table = table_of(tmp_path, "\n".join(lines).encode())
+    cells = [row[0] for row in csv.reader(io.StringIO("\n".join(lines), newline="")) if row]
+    assert list(table["a"].text()) == cells[1:]
+    assert [table.row(index) for index in range(1500)] == expected
+    np.testing.assert_array_equal(table["b"].numbers(), np.arange(1500))
+    lone = table_of(tmp_path, "y\n" + "1\n" * 511 + "\n\n" + "2\n" * 600 + "\n\n")
+    missing = np.flatnonzero(np.isnan(lone["y"].numbers()))
+    assert (len(lone), list(missing), lone.row(1112)) == (1113, [511, 512], 1114)
+
+
 def test_frames_and_arrays_are_tables(tmp_path):
     frame = pd.DataFrame(
         {
