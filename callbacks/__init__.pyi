@@ -18,6 +18,8 @@ from .figures.uncertainty import CalibrationPlot as CalibrationPlot
 from .figures.uncertainty import ExtrapolationSpread as ExtrapolationSpread
 from .figures.uncertainty import PredictiveBand as PredictiveBand
 from .run.best_checkpoint import BestCheckpoint as BestCheckpoint
+from .run.calibration import Conformal as Conformal
+from .run.calibration import TemperatureScaling as TemperatureScaling
 from .run.divergence import StopAtDivergence as StopAtDivergence
 from .run.ema import EMA as EMA
 from .run.interrupt import GracefulInterrupt as GracefulInterrupt

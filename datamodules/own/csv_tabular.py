@@ -450,6 +450,8 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
             probability = columns.pop("probability").float().numpy()
             for k, name in enumerate(self.class_names):
                 frame[f"probability_{name}"] = probability[:, k]
+            for name in [name for name in columns if name.startswith("conformal_set_")]:
+                frame[name] = [" | ".join(names[held]) for held in columns.pop(name).numpy()]
             rest = {k: v for k, v in columns.items() if k not in frame}
             frame = pd.concat([frame, super().prediction_frame(rest)], axis=1)
         rows = self._to_predict.row if predicting else self._encoded["test"].row
