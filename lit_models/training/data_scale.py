@@ -57,7 +57,7 @@ class DataScale(QuickHookNames):
         """Takes plain batches of a user's own loaders, and narrows for a device without float64."""
         device = self.trainer.strategy.root_device
         wide = widest_float(device) == torch.float64
-        if not wide or not hasattr(datamodule, "standardization"):
+        if not wide or not hasattr(type(datamodule), "standardization"):
             # Defined for every run, it would have Lightning warn that it hides the datamodule's.
             take = partial(_given_batch, batch_type(type(self)), wide)
             self.on_before_batch_transfer = take  # type: ignore[method-assign]
