@@ -11,6 +11,7 @@ from .own.graph_data import GraphDataModule as GraphDataModule
 from .own.image_folder import ImageFolderDataModule as ImageFolderDataModule
 from .own.instructions import InstructionsDataModule as InstructionsDataModule
 from .own.labelled_text import LabelledTextDataModule as LabelledTextDataModule
+from .own.link_data import LinkDataModule as LinkDataModule
 from .own.node_series import NodeSeriesDataModule as NodeSeriesDataModule
 from .own.prompts import PromptsDataModule as PromptsDataModule
 from .own.text_file import TextFileDataModule as TextFileDataModule

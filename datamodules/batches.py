@@ -124,6 +124,11 @@ class GraphBatch(NamedTuple):
         graph: Graph each node belongs to, ``(N,)`` ascending, or None for a single graph.
         edge_attr: Features of each edge, ``(E, A)``, or None for none.
         num_graphs: Number of graphs.
+        multiplicity: How many edges each edge stands for where messages are gathered, ``(E,)``: 0
+            for a candidate, which is scored and carries no message, more than 1 where neighbours
+            are sampled. None for 1.
+        degree: Weight of all edges into each node of the whole graph and of its self-loop,
+            ``(N,)``, where neighbours are sampled.
     """
 
     x: Tensor
@@ -134,6 +139,8 @@ class GraphBatch(NamedTuple):
     graph: Tensor | None = None
     edge_attr: Tensor | None = None
     num_graphs: int = 1
+    multiplicity: Tensor | None = None
+    degree: Tensor | None = None
 
 
 class GraphSeriesBatch(NamedTuple):

@@ -40,6 +40,7 @@ def block_diagonal(graphs: Sequence[GraphBatch]) -> GraphBatch:
         graph=torch.repeat_interleave(torch.arange(len(graphs)), sizes),
         edge_attr=_joined([graph.edge_attr for graph in graphs]),
         num_graphs=len(graphs),
+        multiplicity=_joined([graph.multiplicity for graph in graphs]),
     )
 
 
@@ -160,6 +161,7 @@ class GraphLoader:
             graph=graph,
             edge_attr=None if data.edge_attr is None else data.edge_attr[edges],
             num_graphs=len(graphs),
+            multiplicity=None if data.multiplicity is None else data.multiplicity[edges],
         )
 
     def rows(self, batch_idx: int) -> Tensor:

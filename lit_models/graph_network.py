@@ -30,6 +30,7 @@ from torchmetrics import Accuracy, MeanAbsoluteError, MeanSquaredError, Metric
 from torchmetrics.classification import MultilabelF1Score
 
 from datamodules.batches import GraphBatch
+from datamodules.errors import InputError
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.graph import FeatureLinear
 from lit_models.layers.standardize import Standardize
@@ -104,20 +105,39 @@ class GraphNetworkBlock(nn.Module):
         states: States,
         edge_index: Tensor,
         graph: Tensor,
+        multiplicity: Tensor | None = None,
         global_state: bool = True,
     ) -> States:
         """States after one round."""
         (source, target), (e, v, u) = edge_index, states
         edge_graph = graph[source]
         e = e + self.edge_update((e, None), (v, source), (v, target), (u, edge_graph))
-        incoming = scatter(e, target, 0, v.shape[0], self.aggr)
+        incoming = gathered(e, target, v.shape[0], self.aggr, multiplicity)
         v = v + self.node_update((incoming, None), (v, None), (u, graph))
         if not global_state:
             return States(e, v, u)
-        edges = scatter(e, edge_graph, 0, u.shape[0], self.global_aggr)
+        edges = gathered(e, edge_graph, u.shape[0], self.global_aggr, multiplicity)
         nodes = scatter(v, graph, 0, u.shape[0], self.global_aggr)
         u = u + self.global_update((edges, None), (nodes, None), (u, None))
         return States(e, v, u)
+
+
+def gathered(
+    e: Tensor, index: Tensor, size: int, aggr: Aggregation, multiplicity: Tensor | None
+) -> Tensor:
+    """Edges ``(E, W)`` gathered by node or graph, each as many times as it stands for."""
+    found: Tensor
+    if multiplicity is None:
+        found = scatter(e, index, 0, size, aggr)
+    elif aggr == "max":
+        carries = multiplicity > 0
+        found = scatter(e[carries], index[carries], 0, size, aggr)
+    else:
+        times = multiplicity.to(e.dtype).unsqueeze(1)
+        found = scatter(e * times, index, 0, size, "sum")
+        if aggr == "mean":
+            found = found / scatter(times, index, 0, size, "sum").clamp(min=1.0)
+    return found
 
 
 class GraphNetwork(nn.Module):
@@ -160,7 +180,16 @@ class GraphNetwork(nn.Module):
         self.head = nn.Linear(hidden_size, out_features)
 
     def forward(self, batch: GraphBatch) -> tuple[Tensor, States]:
-        """Outputs and states."""
+        """Outputs and states.
+
+        Raises:
+            InputError: If neighbours were sampled and the graph has a state, which needs them all.
+        """
+        if self.global_state and batch.degree is not None:
+            raise InputError(
+                "the state of a graph cannot be read from sampled neighbours; add "
+                "--model.global_state false, or leave num_neighbors out"
+            )
         graph = batch.graph
         if graph is None:
             graph = batch.edge_index.new_zeros(batch.x.shape[0])
@@ -172,7 +201,7 @@ class GraphNetwork(nn.Module):
         )
         for index in range(self.num_layers):
             block = self.blocks[index % len(self.blocks)]
-            states = block(states, batch.edge_index, graph, self.global_state)
+            states = block(states, batch.edge_index, graph, batch.multiplicity, self.global_state)
         source, target = batch.edge_index
         e, v, u = states
         if self.level == "graph":

@@ -113,9 +113,12 @@ class RunReport(L.Callback):
             for kind in ("optimum", "baseline")
         }
         optimum = {name: ref.value for name, ref in self._references["optimum"].items()}
-        stages = (getattr(pl_module, f"{stage}_metrics", {}) for stage in ("val", "test"))
         self._larger_is_better = {
-            name for judges in stages for name, judge in judges.items() if judge.higher_is_better
+            f"{stage}/{name}"
+            for stage in ("val", "test")
+            for key, judge in getattr(pl_module, f"{stage}_metrics", {}).items()
+            if judge.higher_is_better
+            for name in getattr(judge, "names", (key.partition("/")[2],))  # of one that has several
         }
         rivals = {
             name: dict(scores)

@@ -163,6 +163,28 @@ def read_edges(
     table = read_table(source, header="first")
     where = table.where
     names = list(table.columns)
+    index = read_ends(table, ids, nodes_path)
+    weight = _weights(table) if WEIGHT in names[2:] else None
+    if plan is None:
+        plan = column_plan(table, [name for name in names[2:] if name != WEIGHT])
+    attributes = torch.from_numpy(encode(table, plan)) if plan else None
+    edges = merged(index, weight, attributes, len(ids), directed, where)
+    return Edges(*edges, plan)
+
+
+def read_ends(table: Table, ids: Sequence[str], nodes_path: str) -> Tensor:
+    """Nodes that the first two columns of a table name, ``(2, rows)``.
+
+    Args:
+        table: A row per pair of nodes.
+        ids: Identifiers of the nodes, in order.
+        nodes_path: Where the identifiers come from, for messages.
+
+    Raises:
+        InputError: If there are no two columns, no header or no rows, or naming the row of a
+            missing node.
+    """
+    names, where = list(table.columns), table.where
     if len(names) < 2:
         raise InputError(f"{where} has one column; an edge needs two, its source and its target")
     number = {name: index for index, name in enumerate(ids)}
@@ -173,13 +195,7 @@ def read_edges(
         )
     if len(table) == 0:
         raise InputError(f"{where} has no edges; without any, use a table model")
-    index = torch.stack([_ends(table[name], number, nodes_path) for name in names[:2]])
-    weight = _weights(table) if WEIGHT in names[2:] else None
-    if plan is None:
-        plan = column_plan(table, [name for name in names[2:] if name != WEIGHT])
-    attributes = torch.from_numpy(encode(table, plan)) if plan else None
-    edges = merged(index, weight, attributes, len(ids), directed, where)
-    return Edges(*edges, plan)
+    return torch.stack([_ends(table[name], number, nodes_path) for name in names[:2]])
 
 
 def _ends(column: Column, number: Mapping[str, int], nodes_path: str) -> Tensor:

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
-from datamodules.files.graph_files import Edges, column_plan, encode, merged, node_ids, read_edges
+from datamodules.files.graph_files import (
+    Edges,
+    column_plan,
+    encode,
+    merged,
+    node_ids,
+    read_edges,
+)
 from datamodules.files.graph_objects import (
     SPLIT_NAMES,
     attributes_of,
@@ -133,20 +140,19 @@ class NodeTable:
 
     @property
     def has_x(self) -> bool:
-        """Columns are features."""
-        return True
+        """Whether there is a column beside identifiers, targets and splits."""
+        return bool(self._plan)
+
+    @property
+    def _no_features(self) -> set[str]:
+        return {self._id_column, *self._target, "split"}
 
     @cached_property
     def _plan(self) -> list[dict[str, Any]]:
         if self._plans is not None:
             plan: list[dict[str, Any]] = self._plans["plan"]
             return plan
-        skipped = {self._id_column, *self._target, "split"}
-        names = [name for name in self.table.columns if name not in skipped]
-        if not names:
-            raise InputError(
-                f"{self.table.where} has no feature column beside {', '.join(sorted(skipped))}"
-            )
+        names = [name for name in self.table.columns if name not in self._no_features]
         return column_plan(self.table, names)
 
     @property
@@ -156,7 +162,14 @@ class NodeTable:
 
     @cached_property
     def x(self) -> list[Tensor]:
-        """Features of the nodes, float64."""
+        """Features of the nodes, float64.
+
+        Raises:
+            InputError: If there is no column of features.
+        """
+        if not self._plan:
+            names = ", ".join(sorted(self._no_features))
+            raise InputError(f"{self.table.where} has no feature column beside {names}")
         return [torch.from_numpy(encode(self.table, self._plan))]
 
     @cached_property
@@ -216,6 +229,52 @@ class NodeTable:
                 f"{self._target[0]!r}"
             )
         return [{split: torch.from_numpy(names == split) for split in SPLIT_NAMES}]
+
+
+class EdgeTable(NodeTable):
+    """One graph of a table of edges alone: its nodes are those that an edge names.
+
+    Args:
+        edges_path: Table of edges.
+        directed: Whether an edge leads one way.
+        plans: How columns become features; decided by the table when None.
+    """
+
+    def __init__(self, edges_path: Any, directed: bool, plans: Known | None = None) -> None:
+        super().__init__(edges_path, edges_path, [], None, directed, plans)
+
+    @cached_property
+    def table(self) -> Table:
+        """The table of edges."""
+        return read_table(self._edges_path, header="first")
+
+    @cached_property
+    def ids(self) -> list[str] | None:
+        """The nodes that edges name, in order.
+
+        Raises:
+            InputError: If the table has one column, or a cell is empty.
+        """
+        names = list(self.table.columns)[:2]
+        if len(names) < 2:
+            raise InputError(
+                f"{self.where} has one column; an edge needs two, its source and its target"
+            )
+        found: set[str] = set()
+        for name in names:
+            self.table[name].check_complete()
+            found |= set(self.table[name].counts)
+        return sorted(found)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of nodes."""
+        assert self.ids is not None
+        return [len(self.ids)]
+
+    @cached_property
+    def _plan(self) -> list[dict[str, Any]]:
+        return []
 
 
 class SavedGraphs:

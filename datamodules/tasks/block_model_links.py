@@ -1,8 +1,9 @@
 r"""Link prediction in the block model, with the exact probability of every candidate.
 
 A share of a graph's edges is hidden and as many pairs without an edge are drawn; both appear in the
-graph as candidates, edges of weight 0, and the task is to tell them apart. Given the observed edges
-and features, nodes have posteriors :math:`b_i`, by belief propagation; a candidate is an edge with
+graph as candidates, edges of weight 0 that carry no message, and the task is to tell them apart.
+Given the observed edges and features, nodes have posteriors :math:`b_i`, by belief propagation; a
+candidate is an edge with
 
 .. math::
     \mathrm{odds}_{ij} = \frac{1}{\bar c} \sum_{z, z'} b_i(z) \, c(z, z') \, b_j(z'),
@@ -175,4 +176,5 @@ def _candidates(graph: BlockModel, observed: Tensor, hidden: Tensor, absent: Ten
         edge_weight=(part < 2).to(graph.x.dtype),
         y=((part == 2) | (part == 4)).long(),
         mask=(part == 2) | (part == 3),
+        multiplicity=(part < 2).to(graph.x.dtype),
     )

@@ -18,6 +18,9 @@ class LinkScores(Metric):
 
     Args:
         hits_at: The k.
+
+    Attributes:
+        names: Names of the three scores.
     """
 
     full_state_update = False
@@ -29,6 +32,7 @@ class LinkScores(Metric):
     def __init__(self, hits_at: int = 50) -> None:
         super().__init__()
         self.hits_at = hits_at
+        self.names = ("auc", "average_precision", f"hits_at_{hits_at}")
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")
 
@@ -51,11 +55,12 @@ class LinkScores(Metric):
         absent = scores[targets == 0].sort(descending=True).values
         true = scores[targets == 1]
         bar = absent[self.hits_at - 1] if len(absent) >= self.hits_at else -torch.inf
-        return {
-            "auc": binary_auroc(ranks, targets),
-            "average_precision": binary_average_precision(ranks, targets),
-            f"hits_at_{self.hits_at}": (true > bar).float().mean(),
-        }
+        found = (
+            binary_auroc(ranks, targets),
+            binary_average_precision(ranks, targets),
+            (true > bar).float().mean(),
+        )
+        return dict(zip(self.names, found, strict=True))
 
 
 class BinaryCrossEntropy(Metric):
