@@ -10,6 +10,7 @@ from datamodules.base import LitDataModule
 from datamodules.batches import GraphBatch
 from datamodules.errors import InputError
 from datamodules.loading.loader import EpochSampler, TensorLoader
+from datamodules.loading.neighbors import NeighborLoader
 
 Level = Literal["node", "edge", "graph"]
 
@@ -184,7 +185,13 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
     """Base of the datamodules whose splits are graphs; ``batch_size`` counts graphs.
 
     Under several ranks a split of one graph is whole on each of them (see :class:`GraphLoader`).
+
+    Attributes:
+        num_neighbors: Neighbours of a node that training samples at most, hop by hop; None for
+            whole graphs. Evaluation sees all of them.
     """
+
+    num_neighbors: list[int] | None = None
 
     @property
     def level(self) -> Level:
@@ -201,5 +208,12 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
         """Number of features of an edge beside its weight."""
         return 0
 
-    def _make_loader(self, data: GraphBatch, batch_size: int, **options: Any) -> GraphLoader:
+    def _make_loader(self, data: GraphBatch, batch_size: int, **options: Any) -> Any:
+        if options["shuffle"] and self.num_neighbors is not None:
+            if self.level != "node":
+                raise InputError(
+                    f"num_neighbors samples around nodes, and a target is that of a {self.level}; "
+                    "leave it out"
+                )
+            return NeighborLoader(data, self.num_neighbors, batch_size, **options)
         return GraphLoader(data, self.level, batch_size, **options)

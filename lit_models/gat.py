@@ -10,7 +10,8 @@ r"""Graph attention network, and its second version.
 Velickovic et al., "Graph Attention Networks" (2018); Brody, Alon and Yahav, "How Attentive are
 Graph Attention Networks?" (2022): in the first, the order of a node's neighbours by attention is
 the same for every node; in the second it may depend on the node. The layers are
-torch-geometric's, fed with sparse features where the data are sparse. Deviations:
+torch-geometric's, fed with sparse features where the data are sparse, in little memory per edge
+(:mod:`lit_models.layers.graph_attention`). Deviations:
 
 * ``encoder_size`` puts a perceptron layer on each node's features before the first layer.
 * ``skip`` adds a linear map of a node's own state to each layer, as the paper does on PPI alone.
@@ -25,11 +26,16 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.nn import GATConv, GATv2Conv
 
 from datamodules.batches import GraphBatch
 from lit_models.graph_network import LitGraphModel, Task, task_metrics
-from lit_models.layers.graph import FeatureDropout, FeatureLinear
+from lit_models.layers.graph import FeatureDropout, FeatureLinear, LastResult
+from lit_models.layers.graph_attention import (
+    AttentionEdges,
+    LeanGATConv,
+    LeanGATv2Conv,
+    attention_edges,
+)
 from lit_models.layers.standardize import Standardize
 
 Attention = tuple[Tensor, Tensor]
@@ -49,7 +55,7 @@ def attention_layer(
     ``concat`` puts its heads side by side; else they are averaged. The other arguments are those of
     :class:`LitGAT`.
     """
-    make = GATv2Conv if v2 else GATConv
+    make = LeanGATv2Conv if v2 else LeanGATConv
     layer = make(
         in_features, out_features, num_heads, concat=concat, dropout=dropout, residual=skip
     )
@@ -98,18 +104,33 @@ class GAT(nn.Module):
             width = num_heads * hidden_size
         layers.append(attention_layer(width, out_features, num_out_heads, False, dropout, v2, skip))
         self.layers = nn.ModuleList(layers)
+        self._last = LastResult()
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor, list[Attention]]:
+    def forward(
+        self, x: Tensor, edge_index: Tensor, multiplicity: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Attention]]:
         """Outputs, the states that the last layer reads, and each layer's edges and weights."""
         attention: list[Attention] = []
+        edges: AttentionEdges | None = None
+        if not torch.compiler.is_exporting():
+            count = x.shape[0]
+            edges = self._last.get(
+                (edge_index, multiplicity),
+                count,
+                lambda: attention_edges(edge_index, multiplicity, count),
+            )
         if self.encoder is not None:
             x = F.elu(self.encoder(self.dropout(x)))
         states = x
+        layer: Any
         for index, layer in enumerate(self.layers):
             if index:
                 states = x = F.elu(x)
-            x, weights = layer(self.dropout(x), edge_index, return_attention_weights=True)
-            attention.append(weights)
+            if edges is None:
+                x = layer(self.dropout(x), edge_index)
+            else:
+                x, weights = layer.attention(self.dropout(x), edges)
+                attention.append((edges.pairs(), weights))
         return x, states, attention
 
 
@@ -179,15 +200,15 @@ class LitGAT(LitGraphModel):
 
     def embeddings(self, batch: GraphBatch) -> Tensor:
         """States of the last hidden layer, ``(N, H W)``."""
-        states: Tensor = self.net(batch.x, batch.edge_index)[1]
+        states: Tensor = self.net(batch.x, batch.edge_index, batch.multiplicity)[1]
         return states
 
     def attention_weights(self, batch: GraphBatch) -> list[Attention]:
         """Edges ``(2, E + N)``, self-loops included, and weights ``(E + N, H)`` of each layer."""
-        attention: list[Attention] = self.net(batch.x, batch.edge_index)[2]
+        attention: list[Attention] = self.net(batch.x, batch.edge_index, batch.multiplicity)[2]
         return attention
 
     def outputs(self, batch: GraphBatch) -> Tensor:
         """Logits, or standardised numbers, of all nodes."""
-        out: Tensor = self.net(batch.x, batch.edge_index)[0]
+        out: Tensor = self.net(batch.x, batch.edge_index, batch.multiplicity)[0]
         return out

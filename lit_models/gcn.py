@@ -104,10 +104,14 @@ class GCN(nn.Module):
         x: Tensor,
         edge_index: Tensor,
         edge_weight: Tensor | None = None,
+        multiplicity: Tensor | None = None,
+        degree: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Outputs ``(N, out_features)`` and the states that the last convolution reads."""
+        if multiplicity is not None:  # an edge brings what those it stands for would
+            edge_weight = multiplicity if edge_weight is None else edge_weight * multiplicity
         dtype = self.convs[0].bias.dtype
-        adjacency = self.adjacency(edge_index, edge_weight, x.shape[0], dtype)
+        adjacency = self.adjacency(edge_index, edge_weight, x.shape[0], dtype, degree)
         states = self.embed(x, adjacency)
         return self.convs[-1](self.dropout(states), adjacency), states
 
@@ -172,5 +176,7 @@ class LitGCN(LitGraphModel):
         return out
 
     def _run(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = self.net(batch.x, batch.edge_index, batch.edge_weight)
+        found: tuple[Tensor, Tensor] = self.net(
+            batch.x, batch.edge_index, batch.edge_weight, batch.multiplicity, batch.degree
+        )
         return found

@@ -40,6 +40,11 @@ from lit_models.metrics.scores import CrossEntropy
 Aggregation = Literal["sum", "mean", "max"]
 Level = Literal["node", "edge", "graph"]
 Task = Literal["classification", "multilabel", "regression"]
+_NO_STATE = (
+    "the state of a graph cannot be read from sampled neighbours; add --model.global_state false, "
+    "or leave num_neighbors out"
+)
+_STRETCH = 1 << 18  # edges that are updated at a time where nothing is learned
 
 
 class Update(nn.Module):
@@ -111,7 +116,7 @@ class GraphNetworkBlock(nn.Module):
         """States after one round."""
         (source, target), (e, v, u) = edge_index, states
         edge_graph = graph[source]
-        e = e + self.edge_update((e, None), (v, source), (v, target), (u, edge_graph))
+        e = self._updated(e, (v, source), (v, target), (u, edge_graph))
         incoming = gathered(e, target, v.shape[0], self.aggr, multiplicity)
         v = v + self.node_update((incoming, None), (v, None), (u, graph))
         if not global_state:
@@ -120,6 +125,18 @@ class GraphNetworkBlock(nn.Module):
         nodes = scatter(v, graph, 0, u.shape[0], self.global_aggr)
         u = u + self.global_update((edges, None), (nodes, None), (u, None))
         return States(e, v, u)
+
+    def _updated(self, e: Tensor, *reads: tuple[Tensor, Tensor]) -> Tensor:
+        """New states of the edges, a stretch at a time where no gradient needs them all."""
+        if torch.compiler.is_exporting() or torch.is_grad_enabled() or len(e) <= _STRETCH:
+            every: Tensor = e + self.edge_update((e, None), *reads)
+            return every
+        found = torch.empty_like(e)
+        for low in range(0, len(e), _STRETCH):
+            part = slice(low, low + _STRETCH)
+            rows = [(x, index[part]) for x, index in reads]
+            found[part] = e[part] + self.edge_update((e[part], None), *rows)
+        return found
 
 
 def gathered(
@@ -186,10 +203,7 @@ class GraphNetwork(nn.Module):
             InputError: If neighbours were sampled and the graph has a state, which needs them all.
         """
         if self.global_state and batch.degree is not None:
-            raise InputError(
-                "the state of a graph cannot be read from sampled neighbours; add "
-                "--model.global_state false, or leave num_neighbors out"
-            )
+            raise InputError(_NO_STATE)
         graph = batch.graph
         if graph is None:
             graph = batch.edge_index.new_zeros(batch.x.shape[0])
@@ -233,6 +247,21 @@ class LitGraphModel(LitModule):
 
     task: Task = "classification"
     y_scaler: Standardize
+
+    def setup(self, stage: str) -> None:
+        """As every model, once the layers can read the neighbours that are sampled."""
+        super().setup(stage)
+        wanted = getattr(getattr(self.trainer, "datamodule", None), "num_neighbors", None)
+        if wanted is None:
+            return
+        layers = self.hparams["num_layers"]
+        if len(wanted) != layers:
+            raise InputError(
+                f"num_neighbors is {wanted}, and the network has {layers} layers: give {layers} "
+                "numbers, or --model.num_layers"
+            )
+        if self.hparams.get("global_state"):
+            raise InputError(_NO_STATE)
 
     def outputs(self, batch: GraphBatch) -> Tensor:
         """Logits, or standardised numbers, of all targets: ``(N, K)``, ``(E, K)`` or ``(G, K)``."""

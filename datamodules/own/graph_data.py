@@ -13,6 +13,7 @@ from datamodules.base import Reference, Split
 from datamodules.batches import GraphBatch
 from datamodules.errors import InputError
 from datamodules.graph_base import GraphsDataModule, Level, block_diagonal
+from datamodules.loading.neighbors import check_num_neighbors
 from datamodules.own.graph_answers import answers, hash_bytes, trivial_scores
 from datamodules.own.graph_features import Scale, as_batch, scale_of, scaled
 from datamodules.own.graph_rivals import graph_rivals
@@ -62,7 +63,10 @@ class GraphDataModule(GraphsDataModule):
         fold: Part that is the test, from 0.
         predict_path: New nodes or graphs to predict, as ``path``.
         predict_edges_path: Their edges, as ``edges_path``.
-        batch_size: Graphs per optimizer step, where there are several.
+        num_neighbors: Neighbours of a node that training samples at most, one number per layer, -1
+            for all; None for whole graphs. Evaluation sees all of them.
+        batch_size: Graphs per optimizer step, where there are several; with ``num_neighbors``,
+            nodes.
         seed: Seed of the splits.
 
     Raises:
@@ -87,6 +91,7 @@ class GraphDataModule(GraphsDataModule):
         fold: int = 0,
         predict_path: Any = None,
         predict_edges_path: Any = None,
+        num_neighbors: list[int] | None = None,
         batch_size: int = 32,
         seed: int = 0,
     ) -> None:
@@ -109,6 +114,7 @@ class GraphDataModule(GraphsDataModule):
         self.scaling = scaling or ("standard" if self._is_table else "none")
         self.shares = Shares(val_fraction, test_fraction, folds, fold, seed)
         self.predict_path, self.predict_edges_path = predict_path, predict_edges_path
+        self.num_neighbors = check_num_neighbors(num_neighbors)
         self._task, self._level = task, level
         self._known: dict[str, Any] | None = None
 

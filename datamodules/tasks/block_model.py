@@ -22,6 +22,7 @@ from datamodules.batches import GraphBatch
 from datamodules.errors import InputError, at_least
 from datamodules.graph_base import GraphsDataModule, block_diagonal
 from datamodules.laws.belief_propagation import fixed_point, sweeps
+from datamodules.loading.neighbors import check_num_neighbors
 from datamodules.seeds import split_seed
 
 _SHOWN_DEPTHS = (1, 2, 3, 4)
@@ -100,8 +101,10 @@ class StochasticBlockModelDataModule(GraphsDataModule):
             validate and the rest are the test. None for whole graphs.
         depth: Sweeps of the belief propagation that is the optimum; give the number of layers for
             the best that a network of that depth can do. None for the posterior given everything.
-        batch_size: Graphs per optimizer step.
+        batch_size: Graphs per optimizer step; with ``num_neighbors``, nodes.
         seed: Seed of the data.
+        num_neighbors: Neighbours of a node that training samples at most, one number per layer, -1
+            for all; None for whole graphs. Evaluation sees all of them.
 
     Raises:
         InputError: If an argument is out of range.
@@ -121,6 +124,7 @@ class StochasticBlockModelDataModule(GraphsDataModule):
         depth: int | None = None,
         batch_size: int = 1,
         seed: int = 0,
+        num_neighbors: list[int] | None = None,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=5)
         at_least(
@@ -147,6 +151,7 @@ class StochasticBlockModelDataModule(GraphsDataModule):
         self.num_nodes, self.num_blocks = num_nodes, num_blocks
         self.degree_in, self.degree_out = degree_in, degree_out
         self.feature_shift, self.label_fraction, self.depth = feature_shift, label_fraction, depth
+        self.num_neighbors = check_num_neighbors(num_neighbors)
         self._counts = {"train": num_graphs, "val": num_val_graphs, "test": num_test_graphs}
 
     @property
@@ -195,10 +200,15 @@ class StochasticBlockModelDataModule(GraphsDataModule):
         draws = [self.draw(rng) for _ in range(self._counts[split])]
         return block_diagonal([_labelled(graph) for graph in draws])
 
-    def _whole(self, split: Split) -> GraphBatch:
+    @cached_property
+    def _drawn(self) -> tuple[GraphBatch, Tensor]:
+        """The one graph, and its nodes in random order."""
         rng = self.rng("graph")
         graph = _labelled(self.draw(rng))
-        order = torch.from_numpy(rng.permutation(self.num_nodes))
+        return graph, torch.from_numpy(rng.permutation(self.num_nodes))
+
+    def _whole(self, split: Split) -> GraphBatch:
+        graph, order = self._drawn
         known = round(float(self.label_fraction or 0) * self.num_nodes)
         ends = {"train": (0, known), "val": (known, known + known // 2)}
         start, end = ends.get(split, (known + known // 2, self.num_nodes))

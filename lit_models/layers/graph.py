@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.utils import scatter
+from torch_geometric.utils import add_remaining_self_loops, scatter
 
 
 class SparseMatrix(NamedTuple):
@@ -94,6 +94,7 @@ def normalized_adjacency(
     edge_weight: Tensor | None,
     num_nodes: int,
     add_self_loops: bool = True,
+    degree: Tensor | None = None,
 ) -> Adjacency:
     r"""The adjacency normalised by degrees, whose product sums over the edges into each node.
 
@@ -105,13 +106,21 @@ def normalized_adjacency(
             :math:`D_{in}^{-1/2} A D_{out}^{-1/2}`, by the receiver's incoming and the sender's
             outgoing weights, so that a node without an incoming edge is heard; on an undirected
             graph both are its degree.
+        degree: Degrees of the whole graph with I, ``(N,)``, where the edges are a sample of its
+            own and weigh as much as those they stand for.
 
     Returns:
         The ``(N, N)`` matrix: a :class:`SparseMatrix`; an :class:`EdgeSum` while a model is
         exported.
     """
     dtype = torch.get_default_dtype() if edge_weight is None else edge_weight.dtype
-    if add_self_loops:
+    if degree is not None:
+        assert edge_weight is not None
+        loops = add_remaining_self_loops(edge_index, edge_weight, 1.0, num_nodes)
+        (source, target), weight = loops
+        root = _inverse_root(degree.to(dtype))
+        weight = root[source] * weight * root[target]
+    elif add_self_loops:
         (source, target), weight = gcn_norm(edge_index, edge_weight, num_nodes, dtype=dtype)
     else:
         if edge_weight is None:
@@ -190,6 +199,7 @@ class AdjacencyCache(nn.Module):
         edge_weight: Tensor | None,
         num_nodes: int,
         dtype: torch.dtype,
+        degree: Tensor | None = None,
     ) -> Adjacency:
         """The matrix of :func:`normalized_adjacency`, in a given precision; at least single."""
 
@@ -197,9 +207,9 @@ class AdjacencyCache(nn.Module):
             precise = torch.float32 if _is_half(dtype) else dtype
             weight = edge_index.new_ones(edge_index.shape[1], dtype=precise)
             weight = weight if edge_weight is None else edge_weight.to(precise)
-            return normalized_adjacency(edge_index, weight, num_nodes, self.add_self_loops)
+            return normalized_adjacency(edge_index, weight, num_nodes, self.add_self_loops, degree)
 
-        if not self.cached:
+        if not self.cached or degree is not None:  # a sample is not seen again
             return make()
         tensors = (edge_index, edge_weight)
         adjacency: Adjacency = self._last.get(tensors, (num_nodes, dtype), make)
