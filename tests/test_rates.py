@@ -6,10 +6,11 @@ import lightning as L
 import pytest
 import torch
 from tiny import LitTiny, TinyDataModule
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import LinearDataModule
+from datamodules.batches import SupervisedBatch
 from datamodules.errors import InputError
 from lit_models import AdamWMatrixDecay, LitBayesianMLP, LitDeepEnsemble, WarmupCosine
 from lit_models.layers.ranges import check_ranges
@@ -59,6 +60,59 @@ def test_a_run_without_a_length(capsys):
         fit(partial(OneCycleLR, max_lr=0.5), **seconds)
 
 
+def rate_after(tmp_path, schedules, epochs):
+    """Last rate of a run that is continued under each of the schedules in turn."""
+    path = tmp_path / "run.ckpt"
+    for schedule, end in zip(schedules, epochs, strict=True):
+        sgd = partial(torch.optim.SGD, lr=0.1)
+        model = LitTiny(in_features=3, optimizer=sgd, lr_scheduler=schedule)
+        run = trainer(max_epochs=end)
+        run.fit(model, TinyDataModule(), ckpt_path=path if path.exists() else None)
+        run.save_checkpoint(path)
+    path.unlink()
+    return run.optimizers[0].param_groups[0]["lr"]
+
+
+COSINE = partial(CosineAnnealingLR, T_max=8)
+STEPS_DOWN = partial(StepLR, step_size=1, gamma=0.9)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (WarmupCosine, partial(WarmupCosine, num_warmup_steps=9, min_ratio=0.5)),
+        (WarmupCosine, partial(WarmupCosine, total_steps=99)),
+        (partial(WarmupCosine, total_steps=30), WarmupCosine),
+        (STEPS_DOWN, partial(StepLR, step_size=2, gamma=0.5)),
+        (WarmupCosine, COSINE),
+        (COSINE, WarmupCosine),
+        (COSINE, partial(OneCycleLR, max_lr=0.5)),
+        (partial(OneCycleLR, max_lr=0.5), partial(OneCycleLR, max_lr=0.5, pct_start=0.8)),
+        (COSINE, None),
+        (None, STEPS_DOWN),
+    ],
+)
+def test_a_continued_run_has_the_rate_of_its_new_schedule(tmp_path, capsys, before, after):
+    """As if it had been the run's from the start."""
+    rate = rate_after(tmp_path, [before, after], [2, 4])
+    assert "continued with lr_scheduler" in capsys.readouterr().err
+    assert rate == pytest.approx(rate_after(tmp_path, [after], [4]), rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [None, WarmupCosine, COSINE, partial(OneCycleLR, max_lr=0.5)])
+def test_an_unchanged_schedule_is_left_alone(tmp_path, capsys, schedule):
+    rate_after(tmp_path, [schedule, schedule], [2, 4])
+    assert "continued with" not in capsys.readouterr().err
+
+
+def test_a_plateau_keeps_what_it_knows(tmp_path):
+    flat = partial(ReduceLROnPlateau, patience=0, threshold=10, threshold_mode="abs")
+    changed = partial(flat, factor=0.5)
+    # Reduced once by a tenth (the first epoch is the best), then once by a half; Lightning leaves
+    # out the first epoch of a continued run.
+    assert rate_after(tmp_path, [flat, changed], [2, 4]) == pytest.approx(0.1 * 0.1 * 0.5)
+
+
 @pytest.mark.parametrize("wrong", [{"num_warmup_steps": -5}, {"min_ratio": -3}, {"total_steps": 0}])
 def test_nonsense_is_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
@@ -93,8 +147,9 @@ def test_plain_tuples_are_batches():
     x, y = torch.randn(24, 3), torch.randn(24, 1)
     model = LitTiny(in_features=3)
     trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y), batch_size=8))
-    with pytest.raises(InputError, match="4 parts; the model takes SupervisedBatch"):
-        trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y, y, y), batch_size=8))
+    many = TensorDataset(x, *[y] * len(SupervisedBatch._fields))
+    with pytest.raises(InputError, match="parts; the model takes SupervisedBatch"):
+        trainer(max_epochs=1).fit(model, DataLoader(many, batch_size=8))
     with pytest.raises(InputError, match=r"y.reshape\(len\(y\), -1\)"):
         trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y[:, 0]), batch_size=8))
 

@@ -1,13 +1,15 @@
-"""Ctrl-C and SIGTERM finish the step, save it, and stop."""
+"""How a run that does not reach its end says so: by a signal, or by the loss of a process."""
 
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 
 
 class GracefulInterrupt(L.Callback):
@@ -20,11 +22,13 @@ class GracefulInterrupt(L.Callback):
     Attributes:
         signum: Signal that stopped the run, or None.
         advice: How to continue, where there is something to continue.
+        loss: What became of another process of the job that ended before its time, or None.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self.advice: str | None = None
+        self.loss: str | None = None
         self._previous: dict[int, Any] = {}
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
@@ -35,8 +39,44 @@ class GracefulInterrupt(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Leaves SIGTERM to Lightning, which tells the other ranks, where there are several."""
-        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+        if trainer.world_size == 1:
+            return
+        if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for thread in threading.enumerate():
+            # It kills this process too once another has ended (lightning 2.6.6).
+            if isinstance(thread, _ChildProcessObserver):
+                self._speak_before(thread, trainer)
+
+    def _speak_before(self, watch: Any, trainer: L.Trainer) -> None:
+        kill = watch._terminate_all
+
+        def terminate_all() -> None:
+            self._note_loss(trainer, wait=0)
+            sys.stderr.write(f"lit-models: error: {self.loss}\n")
+            kill()
+
+        watch._terminate_all = terminate_all
+
+    def _note_loss(self, trainer: L.Trainer, wait: float) -> None:
+        """Looks which of the processes that this one started has ended, and how to go on."""
+        processes = getattr(trainer.strategy.launcher, "procs", [])
+        deadline = time.monotonic() + wait
+        while True:
+            codes = {rank: process.poll() for rank, process in enumerate(processes, 1)}
+            lost = next(((rank, code) for rank, code in codes.items() if code), None)
+            if lost is not None or time.monotonic() >= deadline:
+                break
+            time.sleep(0.05)
+        if lost is None:
+            return
+        rank, code = lost
+        name = signal.Signals(-code).name if code < 0 else f"code {code}"
+        folder = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or "")
+        advice = f"continue with --ckpt_path {folder / 'last.ckpt'}"
+        if not (folder / "last.ckpt").is_file():
+            advice = "nothing was saved yet"
+        self.loss = f"process {rank} of the job ended with {name}; {advice}"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals over, from Lightning too: its handler stops between two hooks."""
@@ -79,6 +119,8 @@ class GracefulInterrupt(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         """Remembers an interrupt that came outside a fit, and gives the signals back."""
+        if trainer.world_size > 1 and isinstance(exception, RuntimeError):
+            self._note_loss(trainer, wait=2.0)  # of seconds: the other may still be ending
         if isinstance(exception, KeyboardInterrupt) and self.signum is None:
             self.signum = int(exception.args[0]) if exception.args else signal.SIGINT
         self._give_back()

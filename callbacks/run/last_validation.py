@@ -9,8 +9,23 @@ class LastValidation(L.Callback):
     """Validates after the last step of a fit.
 
     Lightning validates every so many epochs or batches alone: what was trained after the last of
-    them, or all of a shorter fit, was never judged, and no checkpoint held it.
+    them, or all of a shorter fit, was never judged, and no checkpoint held it. A fit whose end
+    shows only once its last step is done, as that of ``max_time``, is judged after it.
     """
+
+    def __init__(self) -> None:
+        self._judged_step = 0
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Notes which step was judged."""
+        self._judged_step = trainer.global_step
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validates where nothing has judged the last step."""
+        if trainer.enable_validation and self._judged_step < trainer.global_step:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
 
     def on_train_batch_end(
         self,

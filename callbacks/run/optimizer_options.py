@@ -20,19 +20,21 @@ class OptimizerOptions(L.Callback):
 
     def __init__(self) -> None:
         self._configured: list[list[Options]] = []
+        self._classes: list[str] = []
         self._saved: list[list[Options]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The options the run was configured with."""
-        return {"options": self._configured}
+        """The optimizers' classes and the options the run was configured with."""
+        return {"options": self._configured, "classes": self._classes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Those of the run that is continued."""
         self._saved = state_dict["options"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Notes the options before a checkpoint's are restored."""
+        """Notes classes and options before a checkpoint's are restored."""
         self._configured = [_options(optimizer) for optimizer in trainer.optimizers]
+        self._classes = [type(optimizer).__qualname__ for optimizer in trainer.optimizers]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts changed options in force."""

@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ _CLASS_OPTIONS = {
 # One of them must be there where no configuration is.
 _STARTS = {"--model", "--data", "--model.class_path", "--ckpt_path", "--help", "-h"}
 
-# Lightning's own waits for a metric; torch's, of the same name, cannot.
-_SHORT = {"ReduceLROnPlateau": "lightning.pytorch.cli.ReduceLROnPlateau"}
+# Two classes have this name; Lightning's asks which metric to watch.
+_PLATEAU = "ReduceLROnPlateau"
 
 # Sections of a configuration that hold options, and no value.
 _GROUPS = ("trainer", "wandb", "checkpoint", "last_checkpoint")
@@ -108,7 +108,7 @@ def prepare(argv: Sequence[str]) -> CommandLine:
             continue
         line.args.append(name)
         if value is not None:
-            line.args.append(_full_class_path(name, value))
+            line.args.append(_full_class_path(name, value, {option for option, _ in others}))
     for key in ("model", "data"):
         class_path = _last_class_path(layers, line.args, key)
         if class_path is not None:
@@ -228,10 +228,11 @@ def _import_named_classes(layer: Any) -> None:
             _import_named_classes(item)
 
 
-def _full_class_path(option: str, value: str) -> str:
-    """Class path of a short name given to ``--model`` or ``--data``."""
-    if option == "--model.lr_scheduler":
-        return _SHORT.get(value, value)
+def _full_class_path(option: str, value: str, options: Set[str]) -> str:
+    """Class path of a short name given to ``--model``, ``--data`` or the schedule."""
+    if option == "--model.lr_scheduler" and value == _PLATEAU:
+        watches = "--model.lr_scheduler.monitor" in options
+        return f"{'lightning.pytorch.cli' if watches else 'torch.optim.lr_scheduler'}.{value}"
     package = _CLASS_OPTIONS.get(option)
     if package is None or not value.isidentifier():
         return value

@@ -1,6 +1,7 @@
 """Options that would fail in the middle of a run, checked before its folder exists."""
 
 import re
+from inspect import Parameter
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -11,6 +12,8 @@ import datamodules
 from datamodules.base import LitDataModule
 from datamodules.errors import InputError
 from lit_models.base import LitModule
+from lit_models.command.classes import arguments_of, may_be_none, named_class
+from lit_models.command.linking import linked_sizes
 
 _MAX_SEED = 2**32 - 1  # NumPy's
 
@@ -83,6 +86,26 @@ def check_ranges(config: Any) -> None:
         raise InputError(f"--trainer.gradient_clip_val must not be negative, got {clip}")
 
 
+def check_nulls(config: Any) -> None:
+    """Checks that no argument of the model or the data is null which its type does not let be.
+
+    The parser takes null as "not given" and hands it on all the same (jsonargparse 4.4x).
+
+    Raises:
+        InputError: Naming the option and its default.
+    """
+    for part in ("model", "data"):
+        made = named_class(config[part]["class_path"])
+        told = set(linked_sizes(made)) if part == "model" else set()
+        arguments = arguments_of(made)
+        for name, value in dict(config[part].get("init_args") or {}).items():
+            if value is not None or name in told or may_be_none(made, name):
+                continue
+            default = arguments[name].default if name in arguments else Parameter.empty
+            given = "" if default is Parameter.empty else f" for its default, {default!r}"
+            raise InputError(f"--{part}.{name} is null; give a value, or leave it out{given}")
+
+
 def _check_batches(model: LitModule, datamodule: Any) -> None:
     """Checks the batches of data whose options decide between kinds of them."""
     kinds = _batch_types(type(datamodule))
@@ -105,17 +128,21 @@ def _check_rate_finder(trainer: L.Trainer, model: L.LightningModule) -> None:
         )
 
 
-def check_fit(trainer: L.Trainer, model: L.LightningModule, datamodule: Any) -> None:
+def check_fit(trainer: L.Trainer, model: L.LightningModule, datamodule: Any) -> str | None:
     """Checks the kind of batches, the optimizer's arguments and the rhythm of validation.
+
+    Returns:
+        Name of the optimizer's class, where the model is one of ours.
 
     Raises:
         InputError: With the reason that torch gives, or the number of batches there are.
     """
     _check_rate_finder(trainer, model)
+    optimizer = None
     if isinstance(model, LitModule):
         _check_batches(model, datamodule)
         try:
-            model.check_optimizers(trainer)
+            optimizer = model.check_optimizers(trainer)
         except (TypeError, ValueError) as error:
             raise InputError(f"optimizer or lr_scheduler: {error}; give it with --model") from error
     every = trainer.val_check_interval
@@ -126,3 +153,4 @@ def check_fit(trainer: L.Trainer, model: L.LightningModule, datamodule: Any) -> 
                 f"--trainer.val_check_interval {every} exceeds the {batches} batches of an epoch; "
                 "shorten it, or count across epochs with --trainer.check_val_every_n_epoch null"
             )
+    return optimizer

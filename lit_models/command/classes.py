@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 _GATHERED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -33,3 +33,12 @@ def class_arguments(class_path: str) -> list[str]:
         return list(arguments_of(named_class(class_path)))
     except (ImportError, AttributeError, ValueError):
         return []  # the parser names the class it cannot import
+
+
+def may_be_none(named: type, name: str) -> bool:
+    """Whether an argument of a class may be None; also where nobody says."""
+    for owner in named.__mro__:
+        hints = get_type_hints(vars(owner).get("__init__", object))
+        if name in hints:
+            return hints[name] is Any or type(None) in get_args(hints[name])
+    return True

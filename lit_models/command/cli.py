@@ -32,7 +32,13 @@ from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
 from lit_models.base import LitModule
 from lit_models.command.arguments import CommandLine, prepare
-from lit_models.command.checks import check_fit, check_names, check_pair, check_ranges
+from lit_models.command.checks import (
+    check_fit,
+    check_names,
+    check_nulls,
+    check_pair,
+    check_ranges,
+)
 from lit_models.command.classes import class_arguments, named_class
 from lit_models.command.linking import link_sizes, size_of
 from lit_models.command.loggers import WandbOptions, project_of, run_loggers
@@ -165,6 +171,7 @@ class LitCLI(LightningCLI):
         experiment = config["experiment"] or "custom"
         check_names(experiment, config["run_id"])
         check_pair(*(named_class(config[part]["class_path"]) for part in ("model", "data")))
+        check_nulls(config)
         follow_pretrained(config, self.command_line.given, self.checkpoint is not None)
         if is_child_rank():
             self.run_dir = Path(os.environ[RUN_DIR_VARIABLE])
@@ -222,7 +229,6 @@ class LitCLI(LightningCLI):
             self.interrupt,
             StepSeed(int(config["seed_everything"])),
             StopAtDivergence(),
-            LastValidation(),
             OptimizerOptions(),
             LossCurves(),
             OrderedPredictions(config["spreadsheet"]),
@@ -252,8 +258,9 @@ class LitCLI(LightningCLI):
         }
         parser = self._parser(self.subcommand)
         own.append(RunConfig(parser, config, facts))
+        # The last validation comes first at the end of a fit: others look at it, or change weights.
         # The report comes last: it names the figures that other callbacks have drawn.
-        kwargs["callbacks"] = [*given, *own, self.report]
+        kwargs["callbacks"] = [LastValidation(), *given, *own, self.report]
         trainer = super().instantiate_trainer(**kwargs)
         hide_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
@@ -275,12 +282,13 @@ class LitCLI(LightningCLI):
             self.datamodule.setup("test")
         if self.subcommand in ("validate", "test"):
             self._say_other_rows("val" if self.subcommand == "validate" else "test")
-        if self.command_line.checkpoint is not None and self.checkpoint is not None:
-            check_compatible(self.command_line.checkpoint, self.checkpoint, self.model)
-            if self.subcommand == "fit":
-                check_resumable(self.command_line.checkpoint, self.checkpoint)
+        path = self.command_line.checkpoint
+        if path is not None and self.checkpoint is not None:
+            check_compatible(path, self.checkpoint, self.model)
         if self.subcommand == "fit":
-            check_fit(self.trainer, self.model, self.datamodule)
+            optimizer = check_fit(self.trainer, self.model, self.datamodule)
+            if path is not None and self.checkpoint is not None:
+                check_resumable(path, self.checkpoint, optimizer)
         if getattr(rank_zero_only, "rank", 0) == 0:  # one process makes the folder, and no other
             self.folder.open(self.run_dir, alone=self.subcommand == "fit")
 
@@ -292,6 +300,12 @@ class LitCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Tests the best checkpoint."""
+        done = None if self.checkpoint is None else self.checkpoint.get("global_step")
+        if done == self.trainer.global_step and self.trainer.is_global_zero:
+            sys.stderr.write(
+                f"lit-models: nothing was trained: the run is complete at step {done}; raise "
+                "--trainer.max_epochs (or max_steps) to go on\n"
+            )
         if not self._own_config["test_after_fit"] or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         checkpoint = self.trainer.checkpoint_callback

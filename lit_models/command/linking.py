@@ -8,13 +8,13 @@ inherit the argument.
 
 from collections.abc import Callable, Iterator, Sequence
 from inspect import Parameter
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
 import lit_models
 from datamodules.errors import InputError
-from lit_models.command.classes import arguments_of
+from lit_models.command.classes import arguments_of, may_be_none
 
 # Attributes of a datamodule, and arguments of a model, under one name.
 SIZES = (
@@ -100,7 +100,7 @@ def size_of(datamodule: Any, name: str, model: type, given: Any) -> Any:
     """
     known = getattr(datamodule, name, None)
     if known is None:
-        if given is None and _is_needed(model, name):
+        if given is None and not may_be_none(model, name):
             raise InputError(
                 f"{model.__name__} needs {name}, which {type(datamodule).__name__} does not have; "
                 f"choose another --data, or give --model.{name}"
@@ -112,15 +112,6 @@ def size_of(datamodule: Any, name: str, model: type, given: Any) -> Any:
             f"--model.{name} {given}: the data say {name}={known}; leave the option out"
         )
     return known
-
-
-def _is_needed(model: type, name: str) -> bool:
-    """Whether an argument of a model may not be None."""
-    for owner in model.__mro__:
-        hints = get_type_hints(vars(owner).get("__init__", object))
-        if name in hints:
-            return hints[name] is not Any and type(None) not in get_args(hints[name])
-    return False
 
 
 def _plain(value: Any) -> Any:

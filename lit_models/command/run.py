@@ -13,10 +13,12 @@ from datamodules.errors import DivergedError, InputError
 from lit_models.command.arguments import prepare
 from lit_models.command.cli import LitCLI
 from lit_models.command.messages import one_line, quiet
-from lit_models.command.run_folder import RunFolder, explain
+from lit_models.command.run_folder import RunFolder, explain, is_child_rank
 
 # Exit code of a fit whose loss was no longer finite.
 DIVERGED = 1
+# Exit code of a job that has lost one of its processes.
+LOST = 1
 
 
 def run(argv: Sequence[str], make_cli: Callable[..., LitCLI] = LitCLI) -> int:
@@ -30,7 +32,7 @@ def run(argv: Sequence[str], make_cli: Callable[..., LitCLI] = LitCLI) -> int:
             run's folder.
 
     Returns:
-        Exit code: 0, 1 for a fit that diverged, 2 after a mistake in the input.
+        Exit code: 0, 1 for a fit that diverged or lost a process, 2 after a mistake in the input.
 
     Raises:
         KeyboardInterrupt: After a signal, with its number and how to continue.
@@ -64,10 +66,15 @@ def _run(
         else:
             make_cli(prepare(argv), interrupt, folder)
     except (InputError, MisconfigurationException) as error:
+        if isinstance(error, DivergedError) and is_child_rank():
+            return DIVERGED  # all ranks see it, and the first one says so
         reason = str(error) if isinstance(error, InputError) else one_line(str(error))
         sys.stderr.write(f"lit-models: error: {reason}\n")
         return DIVERGED if isinstance(error, DivergedError) else 2
     except RuntimeError as error:
+        if interrupt.loss is not None:
+            sys.stderr.write(f"lit-models: error: {interrupt.loss}\n")
+            return LOST
         if "which is not available" not in str(error):  # a callback's monitor
             raise
         sys.stderr.write(f"lit-models: error: {one_line(str(error))}\n")

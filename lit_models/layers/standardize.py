@@ -1,6 +1,6 @@
 """Standardisation by the training set, carried inside the model and its checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -120,3 +120,22 @@ class Standardize(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self.is_fitted = True
+
+
+def scalers_of(module: nn.Module) -> Iterator[tuple[str, Standardize]]:
+    """Scalers that a module holds, by name."""
+    return ((k, child) for k, child in module.named_children() if isinstance(child, Standardize))
+
+
+def check_fitted(module: nn.Module) -> None:
+    """Checks that the scalers of a module know a scale.
+
+    Raises:
+        InputError: Naming one that does not.
+    """
+    for name, scaler in scalers_of(module):
+        if not scaler.is_fitted:
+            raise InputError(
+                f"{name} has no scale: give the Trainer the datamodule, or call "
+                "model.take_scale(datamodule); model.take_scale(None) for standardised data"
+            )

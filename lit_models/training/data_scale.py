@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.precision import HalfPrecision
-from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.errors import InputError
-from lit_models.layers.standardize import Standardize, widest_float
+from lit_models.layers.standardize import check_fitted, scalers_of, widest_float
 from lit_models.training.batches import (
     as_batch,
     batch_type,
@@ -35,13 +34,14 @@ class DataScale(QuickHookNames):
         """Takes the scale of the training data; a Trainer with a datamodule calls it by itself.
 
         Args:
-            datamodule: Publishes ``standardization``; data without one are taken as they are.
+            datamodule: Publishes ``standardization``; data without one, or None, are taken as they
+                are.
 
         Raises:
             InputError: If the data have another number of features than the model.
         """
         published = getattr(datamodule, "standardization", {})
-        for name, scaler in self._scalers().items():
+        for name, scaler in scalers_of(self):
             if name not in published:
                 scaler.is_fitted = True
                 continue
@@ -50,8 +50,11 @@ class DataScale(QuickHookNames):
             except ValueError as error:
                 raise InputError(f"{type(self).__name__}.{name}: {error}") from error
 
-    def _scalers(self) -> dict[str, Standardize]:
-        return {k: part for k, part in self.named_children() if isinstance(part, Standardize)}
+    def on_fit_start(self) -> None:
+        """Checks that a scale was given, by the datamodule, by hand or by a checkpoint."""
+        super().on_fit_start()
+        if self.trainer.ckpt_path is None:
+            check_fitted(self)
 
     def _prepare_batches(self, datamodule: Any) -> None:
         """Takes plain batches of a user's own loaders, and narrows for a device without float64."""
@@ -61,16 +64,9 @@ class DataScale(QuickHookNames):
             # Defined for every run, it would have Lightning warn that it hides the datamodule's.
             take = partial(_given_batch, batch_type(type(self)), wide)
             self.on_before_batch_transfer = take  # type: ignore[method-assign]
-        scalers = self._scalers()
-        unfitted = next((name for name, scaler in scalers.items() if not scaler.is_fitted), None)
-        if self.trainer.state.fn == "fit" and unfitted is not None:
-            rank_zero_warn(
-                f"{unfitted} has no scale, so the data are taken as they are; "
-                "model.take_scale(datamodule) gives it one"
-            )
         if not wide:
             narrow_buffers(self)
-            for name, scaler in scalers.items():
+            for name, scaler in scalers_of(self):
                 scaler.check_single_precision(name.removesuffix("_scaler"), device.type)
 
 

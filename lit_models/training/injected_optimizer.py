@@ -14,6 +14,7 @@ from lit_models.training.lightning_repairs import (
     max_steps,
     run_length,
 )
+from lit_models.training.schedule_memory import ScheduleMemory
 
 
 class InjectedOptimizer(QuickHookNames):
@@ -31,20 +32,27 @@ class InjectedOptimizer(QuickHookNames):
     lr_scheduler: LRSchedulerCallable | None
     lr_scheduler_interval: rates.Interval | None = None
     _has_open_length = False
+    _memory: ScheduleMemory | None = None
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule as injected."""
         length = None if self._trainer is None else run_length(self._trainer)
         return self._make_optimizer(self._trainer, length)
 
-    def check_optimizers(self, trainer: L.Trainer) -> None:
+    def check_optimizers(self, trainer: L.Trainer) -> str:
         """Builds optimizer and schedule for a Trainer that has not begun, to see that they can be.
+
+        Returns:
+            Name of the optimizer's class.
 
         Raises:
             InputError: If they do not suit the Trainer.
             TypeError, ValueError: torch's, for a wrong argument.
         """
-        self._make_optimizer(trainer, 1 if trainer.max_epochs != -1 else max_steps(trainer))
+        length = 1 if trainer.max_epochs != -1 else max_steps(trainer)
+        made = self._make_optimizer(trainer, length)
+        optimizer = made["optimizer"] if isinstance(made, dict) else made
+        return type(optimizer).__qualname__
 
     def _make_optimizer(self, trainer: L.Trainer | None, length: float | None) -> Any:
         optimizer: Any = self.optimizer(self.parameters())
@@ -57,9 +65,33 @@ class InjectedOptimizer(QuickHookNames):
         config = rates.schedule_config(scheduler, self.lr_scheduler_interval, trainer)
         return {"optimizer": optimizer, "lr_scheduler": config}
 
+    @property
+    def _schedule(self) -> ScheduleMemory:
+        if self._memory is None:
+            self._memory = ScheduleMemory()
+        return self._memory
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what the schedule was made of."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["schedule"] = self._schedule.made
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes what the schedule of the run was made of, to continue it."""
+        super().on_load_checkpoint(checkpoint)
+        if self._trainer is not None:
+            self._schedule.load(checkpoint)
+
+    def on_fit_start(self) -> None:
+        """Notes what the schedule is made of, before its state is restored."""
+        super().on_fit_start()
+        self._schedule.note(self.trainer, self._has_open_length)
+
     def on_train_start(self) -> None:
         """Tells a schedule without a length that of the run, which may be longer than before."""
         super().on_train_start()
+        if self.trainer.ckpt_path is not None:
+            self._schedule.apply(self.trainer, self._has_open_length)
         if self._has_open_length:
             rates.tell_length(self.trainer.lr_scheduler_configs[0].scheduler, self.trainer)
 

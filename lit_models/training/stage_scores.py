@@ -67,11 +67,13 @@ class StageScores(RankSums):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the sums of an unfinished epoch, so that a resumed epoch reports all of it."""
+        super().on_save_checkpoint(checkpoint)
         sums = {name: self._sum_over_ranks(v) for name, v in self._means["train"].sums.items()}
         checkpoint["train_sums"] = {name: value.cpu() for name, value in sums.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the sums of an unfinished epoch back; rank 0 holds them for all ranks."""
+        super().on_load_checkpoint(checkpoint)
         if self._trainer is not None and self.trainer.is_global_zero:
             sums = checkpoint.get("train_sums", {})
             self._means["train"].sums = {k: value.to(self.device) for k, value in sums.items()}

@@ -54,17 +54,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return found
 
 
-def check_resumable(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Checks that a checkpoint holds where its run stood, and not the weights alone.
+def check_resumable(path: Path, checkpoint: dict[str, Any], optimizer: str | None = None) -> None:
+    """Checks that a checkpoint holds where its run stood, and that it can be gone on from.
+
+    Args:
+        path: The file.
+        checkpoint: What it holds.
+        optimizer: Name of the class of the optimizer at hand.
 
     Raises:
-        InputError: Naming what it lacks.
+        InputError: Naming what it lacks, or the optimizer whose state it holds.
     """
     for name in _PROGRESS:
         if name not in checkpoint:
             raise InputError(
                 f"{path} holds weights alone, without {name!r}; give a last.ckpt to continue from"
             )
+    known = checkpoint["callbacks"].get("OptimizerOptions", {}).get("classes") or [optimizer]
+    if optimizer not in (None, *known):
+        raise InputError(
+            f"{path} holds the state of {known[0]}, from which {optimizer} cannot go on; leave "
+            "--model.optimizer out, or fit a new run"
+        )
 
 
 def check_compatible(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 
@@ -52,6 +53,30 @@ def test_the_last_step_is_judged_and_kept(tmp_path, args, steps):
     assert load(folder, "best")["global_step"] == steps
 
 
+class StopsAfter(L.Callback):
+    """Ends a fit as ``max_time`` does: once a step is done, or once an epoch is."""
+
+    def __init__(self, step: int, within: bool = True) -> None:
+        self.step, self.within = step, within
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        trainer.should_stop |= self.within and trainer.global_step >= self.step
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        trainer.should_stop |= trainer.global_step >= self.step
+
+
+@pytest.mark.parametrize(("within", "steps"), [("true", 8), ("false", 12)])
+def test_an_end_that_shows_late_is_judged_and_kept(tmp_path, within, steps):
+    stops = ["--trainer.callbacks+=test_end_of_fit.StopsAfter", "--trainer.callbacks.step=8"]
+    stops += [f"--trainer.callbacks.within={within}", "--trainer.check_val_every_n_epoch=50"]
+    folder = run(tmp_path, *stops, "--trainer.max_epochs=-1", "--model.lr_scheduler=null")
+    assert load(folder, "last")["global_step"] == load(folder, "best")["global_step"] == steps
+    assert (folder / "metrics.csv").read_text().count("\n") >= 3  # a title, training, validation
+    scores = json.loads((folder / "results.json").read_text())
+    assert scores["optimizer_steps"] == steps
+
+
 def test_best_among_several_is_the_best(tmp_path):
     args = ["--model.optimizer.lr", "0.8", "--trainer.max_epochs", "6"]
     alone = run(tmp_path / "alone", *args)
@@ -90,6 +115,33 @@ def test_a_continued_run_takes_every_option(tmp_path, option, value):
     )
     group = load(folder, "last")["optimizer_states"][0]["param_groups"][0]
     assert group[option] == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_a_continued_run_takes_the_schedule_of_its_command_line(tmp_path, capsys):
+    folder = run(tmp_path, "--trainer.max_epochs", "2")
+    last = str(folder / "checkpoints" / "last.ckpt")
+    more = ["--trainer.max_epochs", "3", "--model.lr_scheduler.min_ratio", "0.5"]
+    run(tmp_path, "--ckpt_path", last, *more)
+    said = "continued with lr_scheduler WarmupCosine: min_ratio 0.5 (was 0.0)"
+    assert said in capsys.readouterr().err
+    group = load(folder, "last")["optimizer_states"][0]["param_groups"][0]
+    assert group["lr"] == pytest.approx(0.005, rel=1e-9)
+
+
+def test_a_complete_run_says_that_nothing_was_trained(tmp_path, capsys):
+    folder = run(tmp_path, "--trainer.max_epochs", "1")
+    run(tmp_path, "--ckpt_path", str(folder / "checkpoints" / "last.ckpt"))
+    assert "nothing was trained: the run is complete at step 6;" in capsys.readouterr().err
+
+
+def test_another_optimizer_cannot_go_on(tmp_path, capsys):
+    folder = run(tmp_path, "--trainer.max_epochs", "1")
+    config = (folder / "config.yaml").read_text()
+    last = str(folder / "checkpoints" / "last.ckpt")
+    other = ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"]
+    run(tmp_path, "--ckpt_path", last, *other, code=2)
+    assert "holds the state of Adam, from which SGD cannot go on" in capsys.readouterr().err
+    assert (folder / "config.yaml").read_text() == config
 
 
 def test_what_was_not_changed_stays_as_the_schedule_made_it(tmp_path):

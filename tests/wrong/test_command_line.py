@@ -169,6 +169,14 @@ CASES = {
         [*FIT, "--data.batch_size", "2.5"],
         "data.batch_size: expected int, got 2.5",
     ),
+    "null for a number": (
+        [*FIT, "--data.noise_std", "null"],
+        "--data.noise_std is null; give a value, or leave it out for its default, 0.1",
+    ),
+    "null for a size of the model": (
+        [*FIT, "--model.hidden_size", "null"],
+        "--model.hidden_size is null; give a value, or leave it out for its default, 7",
+    ),
     "list for a number": ([*FIT, "--data.batch_size", "[1,2]"], "expected int, got [1, 2]"),
     "text for a number": ([*FIT, "--data.noise_std", "x"], "data.noise_std: expected float, got x"),
     "trainer of a number": ([*FIT, "--trainer", "5"], "trainer"),
