@@ -1,4 +1,4 @@
-"""Figures in the run's folder and, as media, in Weights & Biases."""
+"""Figures in the run's folder and, as media, with the trackers."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import WandbLogger
 
+from callbacks.run.media import send_figure
 from datamodules.files.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
 
 def save_figure(trainer: L.Trainer, name: str, figure: "Figure") -> Path:
-    """Writes ``figures/<name>.png`` in the run's folder and logs it to W&B.
+    """Writes ``figures/<name>.png`` in the run's folder and hands it to the trackers.
 
     Returns:
         Path of the file.
@@ -28,8 +28,7 @@ def save_figure(trainer: L.Trainer, name: str, figure: "Figure") -> Path:
     with whole_file(path, "wb") as file:
         figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(f"figures/{name}", [str(path)])
+        send_figure(logger, name, path, trainer.global_step)
     return path
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import WandbLogger
 from torch.nn import functional as F
 
 from callbacks.figures.base import FigureCallback
+from callbacks.run.media import send_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,8 +61,7 @@ class SampleText(L.Callback):
         shown = [f"{prompt}{separator}{text}\n" for prompt, text in rows]
         path.write_text(f"\n{'-' * 20}\n".join(shown), encoding="utf-8")
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_text("samples", columns=["prompt", "completion"], data=rows)
+            send_rows(logger, "samples", ("prompt", "completion"), rows, trainer.global_step)
         if self.show:
             sys.stdout.write(f"\n{shown[0]}\n")
 

@@ -10,8 +10,9 @@ import lightning as L
 import yaml
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger
 
+from callbacks.run.media import send_config
 from datamodules.files.whole_file import whole_file
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "torch-geometric", "scikit-learn", "wandb")
@@ -29,7 +30,7 @@ def versions() -> dict[str, str]:
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` into the run's folder and the same content into the W&B run.
+    """Writes ``config.yaml`` into the run's folder and hands the same content to the trackers.
 
     Lightning's own callback sends W&B the flat hyperparameters alone, and refuses a second run in a
     folder.
@@ -37,7 +38,7 @@ class RunConfig(SaveConfigCallback):
     Args:
         parser: Parser of the subcommand.
         config: The resolved configuration.
-        facts: Further entries of the W&B configuration: commit, versions, command.
+        facts: Further entries for the trackers: commit, versions, command.
     """
 
     def __init__(self, parser: Any, config: Any, facts: dict[str, Any] | None = None) -> None:
@@ -45,11 +46,10 @@ class RunConfig(SaveConfigCallback):
         self.facts = facts or {}
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Sends the configuration to W&B, on rank zero."""
+        """Sends the configuration to the trackers, on rank zero."""
         content = yaml.safe_load(self._text) | self.facts
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.config.update(content, allow_val_change=True)
+            send_config(logger, content, self._text)
 
     @property
     def _text(self) -> str:

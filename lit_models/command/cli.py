@@ -125,6 +125,10 @@ class LitCLI(LightningCLI):
             default=False,
             help="Put ' before text in predictions.csv that a spreadsheet would run as a formula.",
         )
+        parser.add_argument(
+            "--tensorboard", type=bool, default=False, help="Record for TensorBoard too."
+        )
+        parser.add_argument("--mlflow", type=bool, default=False, help="Record for MLflow too.")
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")

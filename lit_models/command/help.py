@@ -69,6 +69,8 @@ OPTIONS = {
         Option("--trainer.fast_dev_run BOOL", "one batch of everything, nothing written"),
         Option("--trainer.profiler simple", "print what the time went into"),
         Option("--wandb.mode MODE", "online, offline or disabled (offline)"),
+        Option("--tensorboard BOOL", "record for TensorBoard too (false)"),
+        Option("--mlflow BOOL", "record for MLflow too (false)"),
         Option("--wandb.project NAME", "W&B project (lit-models)"),
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The trackers of a run: Weights & Biases and ``metrics.csv``."""
+"""The trackers of a run: Weights & Biases, TensorBoard, MLflow and ``metrics.csv``."""
 
 import os
 import sys
@@ -6,11 +6,12 @@ import threading
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.run.tracking import MetricsCSV
@@ -18,6 +19,7 @@ from datamodules.errors import InputError
 from lit_models.training.lightning_repairs import RunWandbLogger
 
 _ONLINE = ("online", "run", "shared")
+_RUN_TAG = "lit_models.run"
 _WANDB_MODES = (*_ONLINE, "offline", "disabled", "dryrun")
 
 
@@ -71,9 +73,56 @@ def run_loggers(config: Any, run_dir: Path, fits: bool, resume_step: int | None)
     if tracks:
         os.environ.setdefault("WANDB_SILENT", "true")
         loggers.append(_wandb(options, mode, config["experiment"], run_dir))
+    if not config["trainer"]["fast_dev_run"]:
+        if config["tensorboard"]:
+            loggers.append(_tensorboard(run_dir, resume_step if fits else None))
+        if config["mlflow"]:
+            loggers.append(_mlflow(config["experiment"], run_dir, Path(config["runs_dir"])))
     if fits:
         loggers.append(MetricsCSV(run_dir, resume_step))
     return loggers
+
+
+def _tensorboard(run_dir: Path, resume_step: int | None) -> Logger:
+    """Event files in the run's folder; those behind the step that is continued from are hidden."""
+    _needs("tensorboard")
+    return TensorBoardLogger(
+        run_dir, name="", version="tensorboard", default_hp_metric=False, purge_step=resume_step
+    )
+
+
+def _mlflow(experiment: str, run_dir: Path, runs_dir: Path) -> Logger:
+    """An MLflow run of the same name; the one that a continued run had."""
+    _needs("mlflow")
+    here = runs_dir.absolute()
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri is None:
+        here.mkdir(parents=True, exist_ok=True)
+        uri = f"sqlite:///{here / 'mlflow.db'}"
+    local = uri.startswith("sqlite:")
+    logger = MLFlowLogger(
+        experiment,
+        run_name=run_dir.name,
+        tracking_uri=uri,
+        tags={_RUN_TAG: run_dir.name},
+        artifact_location=(here / "mlflow").as_uri() if local else None,
+    )
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        logger._run_id = _earlier_run(logger._mlflow_client, experiment, run_dir.name)
+    return logger
+
+
+def _earlier_run(client: Any, experiment: str, run_id: str) -> str | None:
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    runs = client.search_runs([found.experiment_id], f"tags.`{_RUN_TAG}` = '{run_id}'")
+    return str(runs[0].info.run_id) if runs else None
+
+
+def _needs(package: str) -> None:
+    if find_spec(package) is None:
+        raise InputError(f"--{package} needs it: pip install 'lit-models[{package}]'")
 
 
 def _wandb_mode(given: str | None) -> str:
