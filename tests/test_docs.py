@@ -132,6 +132,8 @@ def run(words: list[str], folder: Path) -> None:
     line = " ".join(words)
     if words[0] == "list":
         assert main(["list"]) == 0
+    elif "--help" in words:
+        assert main(words) == 0
     elif NEEDS_A_DOWNLOAD & set(words):
         assert prepare(words).classes["model"], line
     elif {"ddp", "fsdp", "slurm"} & set(words):
