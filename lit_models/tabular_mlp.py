@@ -24,36 +24,26 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import log_loss
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import (
-    AUROC,
-    Accuracy,
-    AveragePrecision,
-    CalibrationError,
-    F1Score,
-    MeanAbsoluteError,
-    MeanSquaredError,
-    Metric,
-    MetricCollection,
-    R2Score,
-)
+from torchmetrics import Metric, MetricCollection
 
 from datamodules.batches import SupervisedBatch
+from datamodules.errors import InputError
 from lit_models.base import LitModule, StepOutput
+from lit_models.families.linear_start import first_rows, linear_solution, plain_rows
 from lit_models.layers.standardize import Standardize
-from lit_models.metrics.scores import CrossEntropy
+from lit_models.metrics.means import weigh
+from lit_models.metrics.tables import class_scores, number_scores
 
-_REGRESSION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": F.mse_loss,
     "mae": F.l1_loss,
     "huber": F.huber_loss,
 }
 _CLIP = 5.0
-_MAX_START_CELLS = 20_000_000
-_PENALTIES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
+_MAX_LOG_RATE = 40.0
 
 
 class PiecewiseLinearEmbedding(nn.Module):
@@ -163,18 +153,7 @@ class TabularMLP(nn.Module):
         return deep + linear.unsqueeze(1)
 
 
-def classification_scores(num_classes: int) -> dict[str, Metric]:
-    """Scores of log probabilities ``(B, K)`` by name."""
-    options: dict[str, Any] = {"task": "multiclass", "num_classes": num_classes}
-    return {
-        "accuracy": Accuracy(**options),
-        "cross_entropy": CrossEntropy(),
-        "balanced_accuracy": Accuracy(**options, average="macro"),
-        "macro_f1": F1Score(**options, average="macro"),
-        "auroc": AUROC(**options, thresholds=500),
-        "average_precision": AveragePrecision(**options, thresholds=500),
-        "calibration_error": CalibrationError(**options),
-    }
+Loss = Literal["mse", "mae", "huber", "quantile", "poisson"]
 
 
 class LitTabularMLP(LitModule):
@@ -190,8 +169,12 @@ class LitTabularMLP(LitModule):
         num_bins: Number T of quantile bins of each number.
         embedding_dim: Size E of the vectors of numbers and of categories over eight levels.
         dropout: Probability of dropping a hidden unit.
-        loss: What a regression minimises: squared, absolute or Huber's error of the standardised
-            target.
+        loss: What a regression minimises, of the standardised target: squared, absolute or Huber's
+            error, or the pinball loss of one ``quantile``; ``poisson`` predicts the mean of counts
+            through a logarithm.
+        quantile: The quantile that ``loss="quantile"`` predicts.
+        target_transform: ``log1p`` fits the logarithm of one plus a target that is not negative
+            and predicts back; ``auto`` does so where that makes a skewed target less so.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -201,6 +184,9 @@ class LitTabularMLP(LitModule):
     Shape:
         Input ``(B, D)``, output log probabilities or numbers in the units of the data, ``(B, K)``.
     """
+
+    weighs_rows = True
+    is_log: Tensor
 
     def __init__(
         self,
@@ -212,7 +198,9 @@ class LitTabularMLP(LitModule):
         num_bins: int = 16,
         embedding_dim: int = 8,
         dropout: float = 0.1,
-        loss: Literal["mse", "mae", "huber"] = "mse",
+        loss: Loss = "mse",
+        quantile: float = 0.5,
+        target_transform: Literal["none", "log1p", "auto"] = "none",
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -221,15 +209,14 @@ class LitTabularMLP(LitModule):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+        if not 0 < quantile < 1:
+            raise ValueError(f"quantile must lie in (0, 1), got {quantile}")
         self.is_classifier = task == "classification"
-        scores: dict[str, Metric] = {
-            "mse": MeanSquaredError(),
-            "mae": MeanAbsoluteError(),
-            "rmse": MeanSquaredError(squared=False),
-            "r2": R2Score(),
-        }
-        if self.is_classifier:
-            scores = classification_scores(num_outputs)
+        if self.is_classifier and (loss != "mse" or target_transform != "none"):
+            raise ValueError("loss and target_transform are for numbers, and the target is a class")
+        if loss == "poisson" and target_transform != "none":
+            raise ValueError("the poisson loss has a logarithm of its own; leave target_transform")
+        scores = class_scores(num_outputs) if self.is_classifier else number_scores()
         super().__init__(scores, optimizer, lr_scheduler)
         quick = ("accuracy", "cross_entropy", "mse", "mae")
         few: dict[str, Metric | MetricCollection] = {
@@ -239,11 +226,12 @@ class LitTabularMLP(LitModule):
         self.x_scaler = Standardize(sum(column_widths))
         if not self.is_classifier:
             self.y_scaler = Standardize(num_outputs)
+            self.register_buffer("is_log", torch.tensor(False))
         self.net = TabularMLP(
             *(column_widths, num_outputs, hidden_sizes, num_members),
             *(num_bins, embedding_dim, dropout),
         )
-        self.loss = loss
+        self.loss, self.quantile, self.target_transform = loss, quantile, target_transform
 
     def scaled(self, x: Tensor) -> Tensor:
         """Standardised columns, large values drawn in, ``(B, D)``."""
@@ -251,7 +239,7 @@ class LitTabularMLP(LitModule):
         return z / (1 + (z / _CLIP).square()).sqrt()
 
     def members(self, x: Tensor) -> Tensor:
-        """Logits or standardised predictions of every member, ``(B, M, K)``."""
+        """Logits, log rates or standardised predictions of every member, ``(B, M, K)``."""
         outputs: Tensor = self.net(x.to(self.x_scaler.dtype), self.scaled(x))
         return outputs
 
@@ -259,7 +247,17 @@ class LitTabularMLP(LitModule):
         if self.is_classifier:
             log_probs: Tensor = members.log_softmax(-1).logsumexp(1) - np.log(members.shape[1])
             return log_probs
-        return self.y_scaler.inverse(members.mean(1))
+        if self.loss == "poisson":
+            return members.double().clamp(max=_MAX_LOG_RATE).exp().mean(1)
+        numbers = self.y_scaler.inverse(members.mean(1))
+        return torch.where(self.is_log, numbers.expm1(), numbers)
+
+    def _standard(self, y: Tensor) -> Tensor:
+        """Targets as the loss sees them, ``(B, K)``."""
+        if self.loss == "poisson":
+            return y.to(self.x_scaler.dtype)
+        standard: Tensor = self.y_scaler(torch.where(self.is_log, y.clamp(min=0).log1p(), y))
+        return standard
 
     def forward(self, x: Tensor) -> Tensor:
         """Log probabilities, or numbers in the units of the data, ``(B, K)``."""
@@ -270,20 +268,32 @@ class LitTabularMLP(LitModule):
         members = self.members(batch.x)
         if self.is_classifier:
             target = batch.y.unsqueeze(1).expand(members.shape[:2])
-            loss = F.cross_entropy(members.flatten(0, 1), target.flatten())
+            losses = F.cross_entropy(members.transpose(1, 2), target, reduction="none")
         else:
-            z = self.y_scaler(batch.y).unsqueeze(1).expand_as(members)
-            loss = _REGRESSION_LOSSES[self.loss](members, z)
-        return StepOutput(loss, len(batch.x), self._mixture(members), batch.y)
+            losses = self._losses(members, self._standard(batch.y).unsqueeze(1))
+        return StepOutput(*weigh(losses, batch.weight), self._mixture(members), batch.y)
 
     def eval_step(self, batch: SupervisedBatch) -> StepOutput:
         """Loss of the members' mean, which is what predicts."""
         members = self.members(batch.x)
-        preds = self._mixture(members)
+        preds, scalars = self._mixture(members), {}
         if self.is_classifier:
-            return StepOutput(F.nll_loss(preds, batch.y), len(batch.x), preds, batch.y)
-        loss = _REGRESSION_LOSSES[self.loss](members.mean(1), self.y_scaler(batch.y))
-        return StepOutput(loss, len(batch.x), preds, batch.y)
+            losses = F.nll_loss(preds, batch.y, reduction="none")
+        else:
+            mean = preds.log() if self.loss == "poisson" else members.mean(1)
+            losses = self._losses(mean, self._standard(batch.y))
+        if self.loss == "quantile":
+            scalars = {"share_below": (batch.y <= preds).double().mean()}
+        return StepOutput(*weigh(losses, batch.weight), preds, batch.y, scalars)
+
+    def _losses(self, output: Tensor, target: Tensor) -> Tensor:
+        target = target.expand_as(output)
+        if self.loss == "quantile":
+            error = target - output
+            return torch.maximum(self.quantile * error, (self.quantile - 1) * error)
+        if self.loss == "poisson":
+            return F.poisson_nll_loss(output.clamp(max=_MAX_LOG_RATE), target, reduction="none")
+        return _LOSSES[self.loss](output, target, reduction="none")
 
     def predict_step(self, batch: SupervisedBatch, batch_idx: int = 0) -> dict[str, Tensor]:
         """Class and probabilities, or the prediction; and the target."""
@@ -297,55 +307,50 @@ class LitTabularMLP(LitModule):
 
         Args:
             datamodule: Publishes ``standardization`` and its splits.
+
+        Raises:
+            InputError: If the targets are not what the loss or the transform needs.
         """
         super().take_scale(datamodule)
-        rows = _MAX_START_CELLS // self.net.skip.in_features
-        train, val = (_head(datamodule, split, rows) for split in ("train", "val"))
+        if not hasattr(datamodule, "split"):
+            return
+        width = self.net.skip.in_features
+        train, val = (first_rows(datamodule, split, width) for split in ("train", "val"))
+        if not self.is_classifier:
+            self._take_targets(datamodule.split("train").y)
         x, x_val = self.scaled(train.x), self.scaled(val.x)
         self.net.embedding.fit(x[:, self.net.numbers])
         y, y_val = train.y, val.y
+        kind = "logistic"
         if not self.is_classifier:
-            y, y_val = self.y_scaler(y), self.y_scaler(y_val)
-        fit, num_outputs = _logistic if self.is_classifier else _ridge, self.net.skip.out_features
-        x, y, x_val, y_val = (tensor.double() for tensor in (x, y, x_val, y_val))
-        weight, bias = fit(x.numpy(), y.numpy(), x_val.numpy(), y_val.numpy(), num_outputs)
+            kind = "poisson" if self.loss == "poisson" else "ridge"
+            y, y_val = self._standard(y), self._standard(y_val)
+        rows = plain_rows(x, y, train.weight), plain_rows(x_val, y_val, val.weight)
+        weight, bias, _ = linear_solution(kind, *rows, self.net.skip.out_features)
         with torch.no_grad():
-            self.net.skip.weight.copy_(torch.from_numpy(weight))
-            self.net.skip.bias.copy_(torch.from_numpy(bias))
+            self.net.skip.weight.copy_(weight)
+            self.net.skip.bias.copy_(bias)
+
+    def _take_targets(self, y: Tensor) -> None:
+        """Checks the training targets ``(rows, K)``, and takes the scale of transformed ones."""
+        needs = {"poisson": self.loss == "poisson", "log1p": self.target_transform == "log1p"}
+        name = next((name for name, needed in needs.items() if needed), None)
+        negative = bool((y < 0).any())
+        if name is not None and negative:
+            raise InputError(f"{name} needs targets of 0 and more, got {float(y.min()):g}")
+        is_log = self.target_transform == "log1p"
+        if self.target_transform == "auto" and not negative:
+            is_log = bool((skewness(y) > 1).all() and (skewness(y.log1p()).abs() < 1).all())
+        self.is_log.fill_(is_log)
+        if is_log:
+            logs = y.log1p()
+            std = logs.std(0, correction=0)
+            self.y_scaler.fit(logs.mean(0), torch.where(std > 0, std, torch.ones_like(std)))
+        if self.target_transform == "auto":
+            rank_zero_info(f"the target is {'fitted by its logarithm' if is_log else 'not skewed'}")
 
 
-def _head(datamodule: Any, split: str, num_rows: int) -> SupervisedBatch:
-    """Rows of a split as models see them, at most so many; the training rows in random order."""
-    data = datamodule.split(split)
-    rows = torch.arange(len(data.x))
-    if len(rows) > num_rows:
-        rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:num_rows]
-    codes, weight = (None if f is None else f[rows] for f in (data.categories, data.weight))
-    head = SupervisedBatch(data.x[rows], data.y[rows], codes, weight)
-    return head if codes is None else datamodule.one_hot(head)
-
-
-Array = np.ndarray[Any, Any]
-
-
-def _ridge(x: Array, y: Array, x_val: Array, y_val: Array, num_outputs: int) -> tuple[Array, Array]:
-    fits = [Ridge(alpha=penalty).fit(x, y) for penalty in _PENALTIES]
-    errors = [((fit.predict(x_val).reshape(y_val.shape) - y_val) ** 2).mean() for fit in fits]
-    best = fits[int(np.argmin(errors))]
-    return best.coef_.reshape(num_outputs, -1), np.atleast_1d(best.intercept_)
-
-
-def _logistic(
-    x: Array, y: Array, x_val: Array, y_val: Array, num_outputs: int
-) -> tuple[Array, Array]:
-    y, y_val = y.astype(np.int64), y_val.astype(np.int64)
-    best = (np.inf, np.zeros((num_outputs, x.shape[1])), np.zeros(num_outputs))
-    for penalty in _PENALTIES[1:]:
-        fit = LogisticRegression(C=1 / penalty, max_iter=200).fit(x, y)
-        loss = log_loss(y_val, fit.predict_proba(x_val), labels=fit.classes_)
-        if loss < best[0]:
-            weight, bias = fit.coef_, fit.intercept_
-            if num_outputs == 2:  # one logit, of the second class against the first
-                weight, bias = np.concatenate([-weight, weight]) / 2, np.array([-1, 1]) * bias / 2
-            best = (float(loss), weight, bias)
-    return best[1], best[2]
+def skewness(y: Tensor) -> Tensor:
+    """Third standardised moment of each column."""
+    z = (y - y.mean(0)) / y.std(0, correction=0).clamp(min=1e-300)
+    return z.pow(3).mean(0)

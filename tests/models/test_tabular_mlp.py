@@ -1,12 +1,13 @@
 """The perceptron for any table: its bins, its linear start, and its members."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import make_friedman1
 from sklearn.linear_model import LogisticRegression
 
-from datamodules import CSVTabularDataModule
+from datamodules import CSVTabularDataModule, InputError
 from lit_models import LitTabularMLP
 from lit_models.tabular_mlp import PiecewiseLinearEmbedding
 
@@ -35,7 +36,7 @@ def test_it_starts_at_the_logistic_solution():
             .fit(model.scaled(train.x).numpy(), train.y)
             .predict_proba(model.scaled(test.x).numpy())[:, 1]
         ).max()
-        for c in (0.001, 0.01, 0.1, 1, 10)
+        for c in (0.001, 0.01, 0.1, 1, 10, 100)
     ]
     assert min(losses) < 1e-3
 
@@ -58,3 +59,77 @@ def test_members_learn_and_predict_in_the_units_of_the_data(loss):
     preds = model.eval()(test.x)
     assert preds.dtype == torch.float64
     assert (preds - test.y).square().mean() < 0.8 * linear
+
+
+def fitted(data, steps=150, **options):
+    torch.manual_seed(0)
+    widths, num_outputs = data.column_widths, data.num_outputs
+    model = LitTabularMLP(widths, num_outputs, data.task, (32,), dropout=0.0, **options)
+    model.take_scale(data)
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model.step(data.split("train")).loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("quantile", [0.1, 0.8])
+def test_a_quantile_has_its_share_of_the_targets_below(quantile):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (1500, 2))
+    y = x[:, 0] + (1 + x[:, 1]) * rng.exponential(size=1500)
+    data = CSVTabularDataModule((x, y), "target", task="regression")
+    model = fitted(data, loss="quantile", quantile=quantile)
+    test = data.split("test")
+    assert model.eval_step(test).scalars["share_below"] == pytest.approx(quantile, abs=0.05)
+    true = test.x[:, :1] + (1 + test.x[:, 1:]) * -np.log(1 - quantile)
+    assert (model(test.x) - true).abs().mean() < 0.25
+
+
+def test_counts_have_the_mean_that_made_them():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (1500, 2))
+    rate = np.exp(0.5 + x[:, 0] + np.abs(x[:, 1]))
+    data = CSVTabularDataModule((x, rng.poisson(rate).astype(float)), "target", task="regression")
+    model = fitted(data, loss="poisson")
+    test = data.split("test")
+    true = (0.5 + test.x[:, 0] + test.x[:, 1].abs()).exp()
+    assert (model(test.x)[:, 0] / true - 1).abs().mean() < 0.12
+    with pytest.raises(InputError, match="poisson needs targets of 0 and more, got -"):
+        fitted(CSVTabularDataModule((x, x[:, 0]), "target", task="regression"), loss="poisson")
+
+
+@pytest.mark.parametrize(
+    ("transform", "is_log"), [("auto", True), ("log1p", True), ("none", False)]
+)
+def test_a_skewed_target_is_fitted_by_its_logarithm_and_predicted_back(transform, is_log):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1000, 2))
+    y = np.exp(5 + 1.5 * x[:, 0] + 0.1 * rng.normal(size=1000))
+    data = CSVTabularDataModule((x, y), "target", task="regression")
+    model = fitted(data, 0, target_transform=transform)
+    test = data.split("test")
+    error = (model(test.x) / test.y).log().abs().mean() if is_log else None
+    assert bool(model.is_log) == is_log
+    assert error is None or error < 0.2
+    even = CSVTabularDataModule((x, 9 + x[:, 0]), "target", task="regression")
+    assert not fitted(even, 0, target_transform="auto").is_log
+
+
+def test_weights_decide_what_is_learned():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 2))
+    y = np.where(rng.random(600) < 0.5, x[:, 0], -x[:, 0])
+    frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": y, "w": (y == x[:, 0]).astype(float)})
+    data = CSVTabularDataModule(frame, "y", task="regression", weight="w")
+    model = fitted(data, 20)
+    test = data.split("test")
+    assert (model(test.x)[:, 0] - test.x[:, 0]).abs().mean() < 0.1
+
+
+def test_losses_of_numbers_are_not_for_classes():
+    with pytest.raises(ValueError, match="the target is a class"):
+        LitTabularMLP([1], 2, "classification", loss="mae")
+    with pytest.raises(ValueError, match="quantile must lie in"):
+        LitTabularMLP([1], 1, "regression", loss="quantile", quantile=1.0)

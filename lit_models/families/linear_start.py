@@ -1,0 +1,104 @@
+"""The linear solution on a table's training rows, where a network for tables starts.
+
+Penalties are those of ridge and of logistic regression; the one with the least error on the
+validation rows is taken.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+from sklearn.metrics import log_loss, mean_poisson_deviance
+from torch import Tensor
+
+from datamodules.batches import SupervisedBatch
+
+Array = np.ndarray[Any, Any]
+_MAX_CELLS = 4_000_000
+_PENALTIES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
+
+
+class Rows(NamedTuple):
+    """Standardised columns ``(rows, D)``, targets and weights as models' losses take them."""
+
+    x: Array
+    y: Array
+    weight: Array | None = None
+
+
+def first_rows(datamodule: Any, split: str, width: int) -> SupervisedBatch:
+    """Rows of a split as models see them, at most some millions of cells, in random order.
+
+    Args:
+        datamodule: The data.
+        split: The split.
+        width: Number D of columns.
+    """
+    data = datamodule.split(split)
+    rows, most = torch.arange(len(data.x)), _MAX_CELLS // width
+    if len(rows) > most:
+        rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most]
+    codes, weight = (None if f is None else f[rows] for f in (data.categories, data.weight))
+    head = SupervisedBatch(data.x[rows], data.y[rows], codes, weight)
+    return head if codes is None else datamodule.one_hot(head)
+
+
+def plain_rows(x: Tensor, y: Tensor, weight: Tensor | None) -> Rows:
+    """Tensors as scikit-learn takes them."""
+    return Rows(x.double().numpy(), y.numpy(), None if weight is None else weight.numpy())
+
+
+def linear_solution(
+    kind: str, train: Rows, val: Rows, num_outputs: int
+) -> tuple[Tensor, Tensor, float]:
+    """Weight ``(K, D)``, bias ``(K,)`` and validation loss of the best penalty's solution.
+
+    Args:
+        kind: ``logistic``, ``ridge`` or ``poisson``.
+        train: The training rows.
+        val: The validation rows.
+        num_outputs: Number K of outputs.
+    """
+    solve = {"logistic": _logistic, "ridge": _ridge, "poisson": _poisson}[kind]
+    best = (np.inf, np.zeros((num_outputs, train.x.shape[1])), np.zeros(num_outputs))
+    for penalty in _PENALTIES:
+        found = solve(penalty, train, val, num_outputs)
+        if found[0] < best[0]:
+            best = found
+    loss, weight, bias = best
+    return torch.from_numpy(weight), torch.from_numpy(bias), float(loss)
+
+
+def _ridge(penalty: float, train: Rows, val: Rows, num_outputs: int) -> tuple[float, Array, Array]:
+    fit = Ridge(alpha=penalty).fit(train.x, train.y, sample_weight=train.weight)
+    errors = (fit.predict(val.x).reshape(val.y.shape) - val.y) ** 2
+    loss = float(np.average(errors.mean(axis=1), weights=val.weight))
+    return loss, fit.coef_.reshape(num_outputs, -1), np.atleast_1d(fit.intercept_)
+
+
+def _logistic(
+    penalty: float, train: Rows, val: Rows, num_outputs: int
+) -> tuple[float, Array, Array]:
+    fit = LogisticRegression(C=1 / penalty, max_iter=200)
+    fit.fit(train.x, train.y, sample_weight=train.weight)
+    probability = fit.predict_proba(val.x)
+    loss = log_loss(val.y, probability, sample_weight=val.weight, labels=fit.classes_)
+    weight, bias = fit.coef_, fit.intercept_
+    if num_outputs == 2:  # one logit, of the second class against the first
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.array([-1, 1]) * bias / 2
+    return float(loss), weight, bias
+
+
+def _poisson(
+    penalty: float, train: Rows, val: Rows, num_outputs: int
+) -> tuple[float, Array, Array]:
+    total, weights, biases = 0.0, [], []
+    for k in range(num_outputs):
+        fit = PoissonRegressor(alpha=penalty / len(train.x), max_iter=200)
+        fit.fit(train.x, train.y[:, k], sample_weight=train.weight)
+        rate = np.clip(fit.predict(val.x), 1e-12, 1e12)
+        total += float(mean_poisson_deviance(val.y[:, k], rate, sample_weight=val.weight))
+        weights.append(fit.coef_)
+        biases.append(fit.intercept_)
+    return total, np.stack(weights), np.array(biases)
