@@ -40,6 +40,10 @@ class RunReport(L.Callback):
         seed: Seed of the run.
         command: Command line of the run.
         git_commit: Commit of the source tree.
+
+    Attributes:
+        results: What ``results.json`` holds; empty before the test.
+        larger_is_better: Names of the metrics that are better the larger they are.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class RunReport(L.Callback):
         self.train_seconds = 0.0
         self.results: Results = {}
         self._references: dict[str, Mapping[str, Any]] = {}
-        self._larger_is_better: set[str] = set()
+        self.larger_is_better: set[str] = set()
         self._started: float | None = None
         self._has_trained = False
 
@@ -113,7 +117,7 @@ class RunReport(L.Callback):
             for kind in ("optimum", "baseline")
         }
         optimum = {name: ref.value for name, ref in self._references["optimum"].items()}
-        self._larger_is_better = {
+        self.larger_is_better = {
             f"{stage}/{name}"
             for stage in ("val", "test")
             for key, judge in getattr(pl_module, f"{stage}_metrics", {}).items()
@@ -182,7 +186,7 @@ class RunReport(L.Callback):
         """The rivals' scores, best first, and a line for each metric in which the run loses."""
         lines, losses = [], []
         for name, scores in self.results["rivals"].items():
-            larger, value = name in self._larger_is_better, self.results["metrics"][name]
+            larger, value = name in self.larger_is_better, self.results["metrics"][name]
             order = sorted(scores.items(), key=lambda rival: rival[1], reverse=larger)
             lines.append(f"rivals {name}: " + ", ".join(f"{k} {v:.5g}" for k, v in order))
             best, score = order[0]

@@ -12,6 +12,7 @@ from callbacks.run.interrupt import GracefulInterrupt
 from datamodules.errors import DivergedError, InputError
 from lit_models.command.arguments import prepare
 from lit_models.command.cli import LitCLI
+from lit_models.command.folds import folds_to_run, run_folds
 from lit_models.command.messages import one_line, quiet
 from lit_models.command.run_folder import RunFolder, explain, is_child_rank
 
@@ -22,7 +23,7 @@ LOST = 1
 
 
 def run(argv: Sequence[str], make_cli: Callable[..., LitCLI] = LitCLI) -> int:
-    """Runs a command.
+    """Runs a command: one run, or a run for each fold of a cross-validation.
 
     A run that ends before its first checkpoint leaves no folder.
 
@@ -38,6 +39,9 @@ def run(argv: Sequence[str], make_cli: Callable[..., LitCLI] = LitCLI) -> int:
         KeyboardInterrupt: After a signal, with its number and how to continue.
     """
     quiet()
+    num_folds = folds_to_run(argv)
+    if num_folds:
+        return run_folds(argv, num_folds, run, make_cli)
     interrupt, folder, code = GracefulInterrupt(), RunFolder(), 1
     try:
         code = _run(argv, interrupt, folder, make_cli)
