@@ -9,15 +9,17 @@ pre-trained one where the checkpoint has it (it learns from next sentences), els
 Shape letters: B batch, T length, D model width, L blocks, K classes, V vocabulary.
 """
 
+from collections.abc import Sequence
+
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from datamodules.batches import TokenBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.bert import BERT, EncoderConfig, Pooler, reset_parameters
-from lit_models.metrics.scores import CrossEntropy, TokenAccuracy
+from lit_models.layers.class_loss import class_loss, weights_of
+from lit_models.metrics.scores import classification_metrics
 from lit_models.weights.pretrained import load_pretrained
 
 
@@ -65,6 +67,7 @@ class LitBERTClassifier(LitModule):
             :class:`~lit_models.LitBERT`, a folder or the hub's name of a Hugging Face BERT.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
+        class_weights: Weight of each class in the training loss; all the same where not given.
 
     Raises:
         ValueError: If arguments contradict each other or the pre-trained weights.
@@ -72,6 +75,8 @@ class LitBERTClassifier(LitModule):
     Shape:
         Tokens ``(B, T)`` to class logits ``(B, K)``.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -87,10 +92,10 @@ class LitBERTClassifier(LitModule):
         pretrained: str | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(
-            {"accuracy": TokenAccuracy(), "cross_entropy": CrossEntropy()}, optimizer, lr_scheduler
-        )
+        super().__init__(classification_metrics(num_classes), optimizer, lr_scheduler)
+        self.register_buffer("class_weights", weights_of(class_weights, num_classes), False)
         config = EncoderConfig(
             vocab_size=vocab_size,
             context_length=context_length,
@@ -112,10 +117,11 @@ class LitBERTClassifier(LitModule):
         return logits
 
     def step(self, batch: TokenBatch) -> StepOutput:
-        """Cross-entropy of the classes."""
+        """Cross-entropy of the classes, weighted in training."""
         assert batch.y is not None
         logits = self(batch.tokens, batch.segments, batch.mask)
-        return StepOutput(F.cross_entropy(logits, batch.y), len(batch.y), logits, batch.y)
+        weights = self.class_weights if self.training else None
+        return StepOutput(*class_loss(logits, batch.y, weights), logits, batch.y)
 
     def predict_step(self, batch: TokenBatch, batch_idx: int = 0) -> dict[str, Tensor]:
         """Likeliest class, the probability of each one, and the true class."""

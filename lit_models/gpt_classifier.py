@@ -11,6 +11,8 @@ tokens, so that :math:`\lambda` does not depend on the texts' lengths.
 Shape letters: B batch, T length, D model width, L blocks, K classes, V vocabulary, N tokens.
 """
 
+from collections.abc import Sequence
+
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -19,7 +21,8 @@ from torch.nn import functional as F
 from datamodules.batches import TokenBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.gpt import GPT, DecoderConfig
-from lit_models.metrics.scores import CrossEntropy, TokenAccuracy
+from lit_models.layers.class_loss import class_loss, weights_of
+from lit_models.metrics.scores import classification_metrics
 from lit_models.weights.pretrained import load_pretrained
 
 
@@ -67,6 +70,7 @@ class LitGPTClassifier(LitModule):
             :class:`~lit_models.LitGPT`, a folder or the hub's name of a Hugging Face GPT-2.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
+        class_weights: Weight of each class in the training loss; all the same where not given.
 
     Raises:
         ValueError: If arguments contradict each other or the pre-trained weights.
@@ -74,6 +78,8 @@ class LitGPTClassifier(LitModule):
     Shape:
         Tokens ``(B, T)`` to class logits ``(B, K)``.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -91,10 +97,10 @@ class LitGPTClassifier(LitModule):
         pretrained: str | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(
-            {"accuracy": TokenAccuracy(), "cross_entropy": CrossEntropy()}, optimizer, lr_scheduler
-        )
+        super().__init__(classification_metrics(num_classes), optimizer, lr_scheduler)
+        self.register_buffer("class_weights", weights_of(class_weights, num_classes), False)
         if lm_weight < 0:
             raise ValueError(f"lm_weight must not be negative, got {lm_weight}")
         self.lm_weight = lm_weight
@@ -121,16 +127,16 @@ class LitGPTClassifier(LitModule):
         """Cross-entropy of the classes and, weighted, of the next tokens."""
         assert batch.y is not None
         logits, hidden = self.net(batch.tokens, batch.mask)
-        loss = F.cross_entropy(logits, batch.y)
+        loss, count = class_loss(logits, batch.y, self.class_weights if self.training else None)
         if self.lm_weight == 0:
-            return StepOutput(loss, len(batch.y), logits, batch.y)
+            return StepOutput(loss, count, logits, batch.y)
         real = batch.labels >= 0
         tokens = self.net.gpt.logits(hidden[real])
         num_tokens = real.sum()
         lm_loss = F.cross_entropy(tokens, batch.labels[real], reduction="sum")
         weighted = self.lm_weight * lm_loss / num_tokens.clamp(min=1)
         terms = {"lm_loss": (weighted, num_tokens)}
-        return StepOutput(loss, len(batch.y), logits, batch.y, terms=terms)
+        return StepOutput(loss, count, logits, batch.y, terms=terms)
 
     def eval_step(self, batch: TokenBatch) -> StepOutput:
         """Cross-entropy of the classes alone."""

@@ -1,8 +1,8 @@
-"""A user's labelled texts: a CSV file with a column of text and a column of classes."""
+"""A user's labelled texts, or pairs of texts: a CSV file with a column of classes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,10 +28,10 @@ from datamodules.loading.splits import Rows, hold_out
 class LabelledTextDataModule(LitDataModule[TokenBatch]):
     """Texts and classes, split at random into training, validation and test, by class.
 
-    A row is ``[CLS] text [SEP]``, padded on the right; longer texts keep their beginning. A
-    vocabulary with ``<|endoftext|>``, such as GPT-2's, gives ``text <|endoftext|>``, one with
-    neither the text alone. The labels are
-    the next tokens, for a model that also learns the language.
+    A row is ``[CLS] text [SEP]``, of a pair ``[CLS] text [SEP] second [SEP]``, padded on the right;
+    longer texts keep their beginning, of a pair the longer one first. A vocabulary with
+    ``<|endoftext|>``, such as GPT-2's, gives ``text <|endoftext|>``, one with neither the text
+    alone. The labels are the next tokens, for a model that also learns the language.
 
     Args:
         path: CSV file with a header.
@@ -47,6 +47,8 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         predict_path: CSV file of texts to classify; the test rows by default.
         batch_size: Rows per optimizer step.
         seed: Seed of the splits.
+        second: Column of the second texts, for pairs such as premise and hypothesis.
+        class_weight: ``balanced`` weighs each class in training by the inverse of its share.
 
     Raises:
         InputError: If a file, column or value is missing or wrong; the message names it.
@@ -65,11 +67,15 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         predict_path: str | None = None,
         batch_size: int = 16,
         seed: int = 0,
+        second: str | None = None,
+        class_weight: Literal["none", "balanced"] = "none",
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=256)
-        if context_length < 3:
-            raise InputError(f"context_length must be at least 3, got {context_length}")
+        least = 3 if second is None else 5
+        if context_length < least:
+            raise InputError(f"context_length must be at least {least}, got {context_length}")
         self.path, self.text, self.label = path, text, label
+        self.second, self.class_weight = second, class_weight
         self.tokenizer_source, self.max_vocab_size = tokenizer, max_vocab_size
         self.context_length = context_length
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
@@ -79,12 +85,22 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
 
     @cached_property
     def _frame(self) -> pd.DataFrame:
-        frame = read_csv(self.path)
-        require_columns(frame, self.path, [self.text, self.label])
-        check_complete(frame, self.path, self.text)
-        check_complete(frame, self.path, self.label)
+        frame = self._read(self.path, [*self._columns, self.label])
         if len(frame) == 0:
             raise InputError(f"{self.path} has no rows; give one text and class per row")
+        return frame
+
+    @property
+    def _columns(self) -> list[str]:
+        """Columns of text."""
+        return [self.text, *([] if self.second is None else [self.second])]
+
+    @staticmethod
+    def _read(path: str, columns: list[str]) -> pd.DataFrame:
+        frame = read_csv(path)
+        require_columns(frame, path, columns)
+        for column in columns:
+            check_complete(frame, path, column)
         return frame
 
     @cached_property
@@ -124,7 +140,8 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         source: Any = self.tokenizer_source
         if source not in ("char", "word", "bpe", "wordpiece"):
             return load_tokenizer(source)
-        texts = self._frame[self.text].astype(str).iloc[self._rows["train"]]
+        train = self._frame.iloc[self._rows["train"]]
+        texts = [text for column in self._columns for text in train[column].astype(str)]
         return train_tokenizer(source, texts, self.max_vocab_size, SPECIAL_TOKENS, "[UNK]")
 
     @property
@@ -138,6 +155,15 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         return len(self.class_names)
 
     @property
+    def class_weights(self) -> list[float] | None:
+        """Weight of each class in training; None where all weigh the same."""
+        if self.class_weight == "none":
+            return None
+        counts = np.bincount(self._labels[self._rows["train"]], minlength=self.num_classes)
+        weights = counts.sum() / (self.num_classes * np.maximum(counts, 1))
+        return [float(weight) for weight in weights]
+
+    @property
     def num_train(self) -> int:
         """Number of training rows."""
         return len(self._rows["train"])
@@ -147,94 +173,126 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         """The rows of ``predict_path``, where it is given."""
         return "test" if self.predict_path is None else "predict"
 
-    def _predict_texts(self) -> pd.Series:
-        path = str(self.predict_path)
-        frame = read_csv(path)
-        require_columns(frame, path, [self.text])
-        check_complete(frame, path, self.text)
-        return frame[self.text].astype(str)
+    def _split_texts(self, split: Split) -> pd.DataFrame:
+        """The texts of a split, a column each."""
+        frame = self._asked if split == "predict" else self._frame.iloc[self._rows[split]]
+        return frame[self._columns].astype(str)
 
-    def _split_texts(self, split: Split) -> pd.Series:
-        if split == "predict":
-            return self._predict_texts()
-        return self._frame[self.text].astype(str).iloc[self._rows[split]]
+    @cached_property
+    def _asked(self) -> pd.DataFrame:
+        return self._read(str(self.predict_path), self._columns)
 
     def make_split(self, split: Split) -> TokenBatch:
         """Rows of one split."""
         texts = self._split_texts(split)
         y = np.full(len(texts), IGNORE) if split == "predict" else self._labels[self._rows[split]]
-        head, tail = self._delimiters()
-        room = self.context_length - len(head) - len(tail)
-        self.tokenizer.encode_special_tokens = True  # what is typed in a text is text
-        encodings = self.tokenizer.encode_batch(texts.tolist(), add_special_tokens=False)
-        self._say_changes(split, [encoding.ids for encoding in encodings], room)
-        rows = [head + encoding.ids[:room] + tail for encoding in encodings]
-        length = max(len(row) for row in rows)
+        rows = self._encoded(texts, split)
+        length = max(len(row) for row, _ in rows)
         pad = self.tokenizer.token_to_id("[PAD]") or 0
         tokens = torch.full((len(rows), length), pad)
         labels = torch.full((len(rows), length), IGNORE)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
-        for index, row in enumerate(rows):
+        segments = torch.zeros_like(tokens)
+        for index, (row, second) in enumerate(rows):
             tokens[index, : len(row)] = torch.tensor(row)
             labels[index, : len(row) - 1] = torch.tensor(row[1:])
             mask[index, : len(row)] = True
-        return TokenBatch(tokens, labels, mask=mask, y=torch.from_numpy(y))
+            segments[index, second : len(row)] = 1
+        pairs = segments if self.second is not None else None
+        return TokenBatch(tokens, labels, pairs, mask=mask, y=torch.from_numpy(y))
 
-    def _say_changes(self, split: Split, rows: list[list[int]], room: int) -> None:
+    def _encoded(self, texts: pd.DataFrame, split: Split) -> list[tuple[list[int], int]]:
+        """Tokens of each row, and the place at which its second text begins."""
+        head, tail = self._delimiters()
+        room = self.context_length - len(head) - len(self._columns) * len(tail)
+        self.tokenizer.encode_special_tokens = True  # what is typed in a text is text
+        columns = [
+            [row.ids for row in self.tokenizer.encode_batch(list(column), add_special_tokens=False)]
+            for _, column in texts.items()
+        ]
+        self._say_changes(split, columns, room)
+        found = []
+        for parts in zip(*columns, strict=True):
+            kept = _cut(parts, room)
+            row = head + kept[0] + tail
+            second = len(row)
+            for part in kept[1:]:
+                row += part + tail
+            found.append((row, second))
+        return found
+
+    def _say_changes(self, split: Split, columns: list[list[list[int]]], room: int) -> None:
         """Says what was cut and what the vocabulary lacks.
 
         Raises:
             InputError: Naming a text without tokens.
         """
-        if not all(rows):
-            text = self._split_texts(split).iloc[[len(row) == 0 for row in rows].index(True)]
-            raise InputError(f"the text {text!r} has no tokens; drop its row")
-        cut = sum(len(row) > room for row in rows)
+        for name, column in zip(self._columns, columns, strict=True):
+            if not all(column):
+                text = self._split_texts(split)[name].iloc[[not row for row in column].index(True)]
+                raise InputError(f"the text {text!r} has no tokens; drop its row")
+            say_unknown(self.tokenizer, column, f"the {split} texts")
+        lengths = [sum(map(len, parts)) for parts in zip(*columns, strict=True)]
+        cut = sum(length > room for length in lengths)
         if cut:
             say(
-                f"{cut:,} of the {len(rows):,} {split} texts are longer than --data.context_length "
-                f"{self.context_length} and keep their beginning; the longest has "
-                f"{max(map(len, rows)):,} tokens"
+                f"{cut:,} of the {len(lengths):,} {split} texts are longer than "
+                f"--data.context_length {self.context_length} and keep their beginning; the "
+                f"longest has {max(lengths):,} tokens"
             )
-        say_unknown(self.tokenizer, rows, f"the {split} texts")
 
     def _delimiters(self) -> tuple[list[int], list[int]]:
-        """Tokens before and after each text."""
+        """Tokens before a row and behind each of its texts.
+
+        Raises:
+            InputError: If nothing would stand between the texts of a pair.
+        """
         end = self.tokenizer.token_to_id("<|endoftext|>")
         if end is not None:
             return [], [int(end)]
         cls, sep = (self.tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
-        # A vocabulary of next tokens may have neither: the last token then stands for the text.
-        return ([], []) if cls is None or sep is None else ([cls], [sep])
+        if cls is not None and sep is not None:
+            return [cls], [sep]
+        if self.second is not None:
+            raise InputError("a pair needs [SEP] or <|endoftext|> in the vocabulary, to part it")
+        return [], []  # a vocabulary of next tokens: the last token stands for the text
 
     @property
     def baseline(self) -> dict[str, Reference]:
-        """Accuracy of the most frequent class of the training rows."""
+        """Scores of the most frequent class of the training rows."""
         counts = np.bincount(self._labels[self._rows["train"]], minlength=self.num_classes)
         most = int(counts.argmax())
-        share = float((self._labels[self._rows["test"]] == most).mean())
-        return {"test/accuracy": Reference(share, f"always {self.class_names[most]!r}")}
+        test = self._labels[self._rows["test"]]
+        how = f"always {self.class_names[most]!r}"
+        scores = _scores(test, np.full_like(test, most))
+        return {name: Reference(value, how) for name, value in scores.items()}
 
     @cached_property
     def rivals(self) -> dict[str, dict[str, float]]:
-        """Accuracy of a logistic regression on TF-IDF of words and pairs of words."""
+        """Scores of a logistic regression on TF-IDF of words and pairs of words."""
+        from scipy.sparse import hstack
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
 
-        features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\S+")
-        model = make_pipeline(features, LogisticRegression(C=10.0, max_iter=1000))
-        texts, rows = self._frame[self.text].astype(str), self._rows
-        model.fit(texts.iloc[rows["train"]], self._labels[rows["train"]])
-        share = model.score(texts.iloc[rows["test"]], self._labels[rows["test"]])
-        return {"test/accuracy": {"TF-IDF and logistic regression": float(share)}}
+        weight = None if self.class_weight == "none" else "balanced"
+        model = LogisticRegression(C=10.0, max_iter=1000, class_weight=weight)
+        train, test = self._split_texts("train"), self._split_texts("test")
+        parts = []
+        for column in self._columns:
+            words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\S+")
+            parts.append((words.fit_transform(train[column]), words.transform(test[column])))
+        x, x_test = (hstack(side).tocsr() for side in zip(*parts, strict=True))
+        model.fit(x, self._labels[self._rows["train"]])
+        scores = _scores(self._labels[self._rows["test"]], model.predict(x_test))
+        return {name: {"TF-IDF and logistic regression": v} for name, v in scores.items()}
 
     def row_hashes(self, split: Split) -> "np.ndarray[Any, Any] | None":
         """One hash a row, of text and class."""
         if split == "predict":
             return None
         rows = self._frame.iloc[self._rows[split]]
-        texts = rows[self.text].astype(str) + "\t" + rows[self.label].astype(str)
+        parts = [rows[name].astype(str) for name in (*self._columns, self.label)]
+        texts = parts[0].str.cat(parts[1:], sep="\t")
         return np.asarray(pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False))
 
     def knowledge(self) -> dict[str, Any]:
@@ -255,10 +313,33 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         """Text, class and the probability of each class, with the true one where it is known."""
         texts = self._split_texts(self.predict_split)
         names = self.class_names
-        frame = pd.DataFrame({"text": texts.to_numpy()})
+        frame = pd.DataFrame({"text": texts[self.text].to_numpy()})
+        if self.second is not None:
+            frame["second"] = texts[self.second].to_numpy()
         frame["class"] = [names[code] for code in outputs["class"].tolist()]
         for index, name in enumerate(names):
             frame[f"probability_{name}"] = outputs["probability"][:, index].float().numpy()
         if self.predict_split == "test":
             frame["target"] = [names[code] for code in outputs["target"].tolist()]
         return frame
+
+
+def _cut(parts: Sequence[list[int]], room: int) -> list[list[int]]:
+    """Beginnings that fit together; the longer one gives way first."""
+    lengths = [len(part) for part in parts]
+    while sum(lengths) > room:
+        longest = lengths.index(max(lengths))
+        others = max((n for i, n in enumerate(lengths) if i != longest), default=0)
+        excess = sum(lengths) - room
+        lengths[longest] -= min(excess, max(lengths[longest] - others, 1))
+    return [part[:length] for part, length in zip(parts, lengths, strict=True)]
+
+
+def _scores(truth: Rows, found: Rows) -> dict[str, float]:
+    """Accuracy and macro F1 of predicted classes, over the classes that occur."""
+    from sklearn.metrics import f1_score
+
+    return {
+        "test/accuracy": float((truth == found).mean()),
+        "test/macro_f1": float(f1_score(truth, found, average="macro", zero_division=0.0)),
+    }

@@ -46,6 +46,8 @@ _LEFT_TO_DATA = (
     ("num_known", "LitRecurrentForecaster"),
     ("num_targets", "LitRecurrentForecaster"),
     ("target_power", "LitRecurrentForecaster"),
+    ("class_weights", "LitBERTClassifier"),
+    ("class_weights", "LitGPTClassifier"),
     ("task", "LitGCN"),
     ("task", "LitGAT"),
 )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
+from torchmetrics.classification import MulticlassF1Score
 
 from datamodules.batches import PAD
 
@@ -141,6 +142,15 @@ class TokenAccuracy(Metric):
     def compute(self) -> Tensor:
         """Share over all targets."""
         return self.correct.float() / self.scored
+
+
+def classification_metrics(num_classes: int) -> dict[str, Metric]:
+    """Metrics that judge a classifier of texts."""
+    return {
+        "accuracy": TokenAccuracy(),
+        "cross_entropy": CrossEntropy(),
+        "macro_f1": MulticlassF1Score(num_classes, average="macro"),
+    }
 
 
 class GroupedCrossEntropy(Metric):
