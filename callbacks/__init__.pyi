@@ -23,6 +23,7 @@ from .run.calibration import TemperatureScaling as TemperatureScaling
 from .run.divergence import StopAtDivergence as StopAtDivergence
 from .run.ema import EMA as EMA
 from .run.interrupt import GracefulInterrupt as GracefulInterrupt
+from .run.last_average import LastAverage as LastAverage
 from .run.last_checkpoint import LastCheckpoint as LastCheckpoint
 from .run.last_validation import LastValidation as LastValidation
 from .run.optimizer_options import OptimizerOptions as OptimizerOptions

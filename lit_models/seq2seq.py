@@ -289,6 +289,7 @@ class LitSeq2Seq(LitSequenceWriter):
         length_penalty: Exponent of the beam search's length penalty.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
+        num_best: Number of targets that ``predict`` writes for each source, with their scores.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -317,10 +318,10 @@ class LitSeq2Seq(LitSequenceWriter):
         length_penalty: float = 0.0,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
+        num_best: int = 1,
     ) -> None:
-        super().__init__(
-            max_length, label_smoothing, num_beams, length_penalty, optimizer, lr_scheduler
-        )
+        decoding = (max_length, label_smoothing, num_beams, length_penalty)
+        super().__init__(*decoding, optimizer, lr_scheduler, num_best)
         if min(embedding_size, hidden_size, num_layers) < 1:
             raise ValueError(
                 "embedding_size, hidden_size and num_layers must be positive, got "

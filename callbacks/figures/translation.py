@@ -1,17 +1,21 @@
-"""BLEU of the translations that a model writes by itself."""
+"""BLEU and chrF of the translations that a model writes by itself."""
 
 from typing import Any, Literal
 
 import lightning as L
-from torchmetrics.text import SacreBLEUScore
+from torchmetrics import Metric
+from torchmetrics.text import CHRFScore, SacreBLEUScore
 
 from datamodules.errors import InputError
 
 
 class TranslationScore(L.Callback):
-    """Logs ``val/bleu`` and ``test/bleu``, in percent: corpus BLEU against the file's own targets.
+    """Logs ``val/bleu``, ``test/bleu`` and ``test/chrf`` against the file's own targets.
 
-    Post, "A Call for Clarity in Reporting BLEU Scores" (2018), computed by torchmetrics.
+    Both are of the whole corpus and in percent: BLEU as in Post, "A Call for Clarity in Reporting
+    BLEU Scores" (2018); chrF2, the F-score of character n-grams up to six, as in Popovic, "chrF:
+    character n-gram F-score for automatic MT evaluation" (2015). Computed by torchmetrics, whose
+    chrF takes ten milliseconds a sentence: in the test alone.
 
     Args:
         tokenize: How both sides are cut into words: ``13a`` for ordinary text, ``none`` for text
@@ -25,6 +29,7 @@ class TranslationScore(L.Callback):
         lowercase: bool = False,
     ) -> None:
         self.bleu = SacreBLEUScore(tokenize=tokenize, lowercase=lowercase)
+        self.chrf = CHRFScore(n_word_order=0, lowercase=lowercase)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Checks that the data are text.
@@ -65,11 +70,11 @@ class TranslationScore(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Logs the score of the validation set."""
-        self._log(pl_module, "val/bleu")
+        self._log(pl_module, "val")
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Logs the score of the test set."""
-        self._log(pl_module, "test/bleu")
+        """Logs the scores of the test set."""
+        self._log(pl_module, "test")
 
     def _update(
         self, datamodule: Any, split: str, loader: Any, outputs: Any, batch_idx: int
@@ -77,9 +82,15 @@ class TranslationScore(L.Callback):
         references = datamodule.references(split)
         target = [[references[row]] for row in loader.rows(batch_idx).tolist()]
         preds = outputs["preds"]
-        self.bleu.to(preds.device).update(datamodule.decode(preds), target)
+        texts = datamodule.decode(preds)
+        for metric in self._judges(split).values():
+            metric.to(preds.device).update(texts, target)
 
-    def _log(self, pl_module: L.LightningModule, name: str) -> None:
-        # compute() has summed over the ranks already; their equal values survive another mean.
-        pl_module.log(name, 100 * self.bleu.compute(), sync_dist=True)
-        self.bleu.reset()
+    def _judges(self, stage: str) -> dict[str, Metric]:
+        return {"bleu": self.bleu} | ({"chrf": self.chrf} if stage == "test" else {})
+
+    def _log(self, pl_module: L.LightningModule, stage: str) -> None:
+        for name, metric in self._judges(stage).items():
+            # compute() has summed over the ranks already; their equal values survive another mean.
+            pl_module.log(f"{stage}/{name}", 100 * metric.compute(), sync_dist=True)
+            metric.reset()

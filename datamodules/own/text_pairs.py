@@ -1,4 +1,4 @@
-"""A user's parallel text: tab-separated pairs, one a line, with vocabularies of their own."""
+"""A user's parallel text: sentence pairs, with vocabularies of their own."""
 
 import hashlib
 from collections.abc import Mapping
@@ -38,9 +38,10 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
     The metrics of a translation come from :class:`callbacks.TranslationScore`.
 
     Args:
-        path: Text file with one ``source<TAB>target`` pair a line.
-        val_path: File of validation pairs; by default a share of ``path``.
-        test_path: File of test pairs; by default a share of ``path``.
+        path: Text file with one ``source<TAB>target`` pair a line; or two files, of sources and of
+            targets, whose lines k are pair k; or a ``.jsonl`` file.
+        val_path: Validation pairs, likewise; by default a share of ``path``.
+        test_path: Test pairs, likewise; by default a share of ``path``.
         predict_path: File of sources to translate, one a line, targets optional; by default the
             test pairs.
         tokenizer: ``word`` for blank-separated words, ``bpe`` for byte pairs, or ``char``;
@@ -57,6 +58,7 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         seed: Seed of the splits and of the order.
         too_long: What becomes of a pair with more than ``max_length`` tokens on a side.
         empty: What becomes of a line that lacks a side.
+        fields: Fields of source and target in the rows of a ``.jsonl`` file.
 
     Raises:
         InputError: If a file or line is missing or wrong; the message names it.
@@ -64,9 +66,9 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
 
     def __init__(
         self,
-        path: str,
-        val_path: str | None = None,
-        test_path: str | None = None,
+        path: str | list[str],
+        val_path: str | list[str] | None = None,
+        test_path: str | list[str] | None = None,
         predict_path: str | None = None,
         tokenizer: TokenizerKind = "bpe",
         vocab_size: int = 8000,
@@ -79,6 +81,7 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         seed: int = 0,
         too_long: Literal["error", "skip", "cut"] = "error",
         empty: Literal["error", "skip"] = "error",
+        fields: list[str] = ["source", "target"],  # noqa: B006  jsonargparse's way; never changed
     ) -> None:
         super().__init__(batch_tokens, seed, eval_batch_size=4 * batch_tokens)
         if tokenizer == "wordpiece":
@@ -97,21 +100,24 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         self.tokenizer, self.max_vocab_size, self.joint_vocab = tokenizer, vocab_size, joint_vocab
         self.unknown = unknown
         self.max_length = max_length
-        self.too_long, self.empty = too_long, empty
+        self.too_long, self.empty, self.fields = too_long, empty, fields
         self._fitted: dict[Split, Pairs] = {}
         self._known_tokenizers: dict[Side, Any] | None = None
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
 
+    def _pairs_of(self, path: str | list[str], need_target: bool = True) -> Pairs:
+        return read_pairs(path, need_target, self.empty, self.fields)
+
     @cached_property
     def _pairs(self) -> dict[Split, Pairs]:
-        whole = read_pairs(self.path, empty=self.empty)
+        whole = self._pairs_of(self.path)
         given = {"val": self.val_path, "test": self.test_path}
         pairs: dict[Split, Pairs] = {}
         fractions = {"test": self.test_fraction, "val": self.val_fraction}
         for split in ("test", "val"):
             file = given[split]
             if file is not None:
-                pairs[split] = read_pairs(file, empty=self.empty)
+                pairs[split] = self._pairs_of(file)
                 continue
             rows = torch.arange(len(whole.src)).numpy()
             kept, held_out = hold_out(rows, fractions[split], self.seed)
@@ -132,7 +138,7 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
     def _read(self) -> dict[Split, Pairs]:
         """The lines to predict, for which no training file is needed."""
         assert self.predict_path is not None
-        return {"predict": read_pairs(self.predict_path, need_target=False, empty=self.empty)}
+        return {"predict": self._pairs_of(self.predict_path, need_target=False)}
 
     @cached_property
     def _tokenizers(self) -> dict[Side, Any]:
@@ -302,13 +308,14 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         return [str(name).removeprefix("\t") for name in names]
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
-        """Line, source, translation and, where the file has it, reference of every sentence."""
+        """Line, source, translations, their scores and, where the file has it, reference."""
         pairs = self._fitting(self.predict_split)
-        columns = {
-            "line": pairs.lines,
-            "source": pairs.src,
-            "translation": self.decode(outputs["prediction"]),
-        }
+        columns: dict[str, Any] = {"line": pairs.lines, "source": pairs.src}
+        for name, values in outputs.items():
+            if name.startswith("prediction"):
+                columns[name.replace("prediction", "translation")] = self.decode(values)
+            elif name.startswith("score"):
+                columns[name] = values.tolist()
         if any(pairs.tgt):
             columns["reference"] = pairs.tgt
         return pd.DataFrame(columns)

@@ -243,8 +243,10 @@ class SequenceTaskDataModule(LitDataModule[SequencePairBatch]):
         columns = {"source": self.split(self.predict_split).src, **outputs}
         return pd.DataFrame(
             {
-                name: [self._text(row, "src" if name == "source" else "tgt") for row in tokens]
-                for name, tokens in columns.items()
+                name: values.tolist()
+                if values.is_floating_point()  # scores of the predictions
+                else [self._text(row, "src" if name == "source" else "tgt") for row in values]
+                for name, values in columns.items()
             }
         )
 

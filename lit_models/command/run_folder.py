@@ -138,19 +138,20 @@ def run_dir_of(checkpoint: Path) -> Path | None:
 
 
 def resolve_checkpoint(name: str, runs_dir: Path, experiment: str) -> Path:
-    """Path of a checkpoint: a file, or ``best`` or ``last`` of the experiment's newest run.
+    """Path of a checkpoint: a file, or ``best``, ``last`` or ``average`` of the newest run.
 
     Raises:
         InputError: If there is none; a run never starts afresh in silence.
     """
-    if name not in ("best", "last"):
+    if name not in ("best", "last", "average"):
         if not Path(name).is_file():
             raise InputError(f"no checkpoint {name!r}; give best, last or the path of a .ckpt file")
         return Path(name)
     found = list((runs_dir / experiment).glob(f"*/checkpoints/{name}.ckpt"))
     if not found:
         where = runs_dir / experiment
-        raise InputError(f"no {name} checkpoint of {experiment!r} under {where}; fit it first")
+        how = "with --trainer.callbacks callbacks.LastAverage" if name == "average" else "first"
+        raise InputError(f"no {name} checkpoint of {experiment!r} under {where}; fit it {how}")
     return max(found, key=lambda path: path.stat().st_mtime_ns)
 
 

@@ -6,8 +6,9 @@ A beam keeps the K best prefixes y of each source by
 
 (Wu et al., "Google's Neural Machine Translation System", 2016, equation 14, without its coverage
 term), where |y| counts the end sign. All beams of all sources advance in one batch, one token a
-step; a finished sequence keeps its place until K better ones push it out. A width of at least
-:math:`V^T` is an exhaustive search.
+step; a finished sequence keeps its place until K better ones push it out. The search ends once no
+prefix can enter the best ones that are asked for. A width of at least :math:`V^T` is an exhaustive
+search, for any :math:`\alpha`.
 
 Shape letters: B sources, K beams, V vocabulary, T decoded length.
 """
@@ -79,7 +80,13 @@ def length_penalty(length: Tensor, alpha: float) -> Tensor:
 
 
 def beam_search(
-    step: Step[S], state: S, num_sources: int, num_beams: int, max_length: int, alpha: float = 0.0
+    step: Step[S],
+    state: S,
+    num_sources: int,
+    num_beams: int,
+    max_length: int,
+    alpha: float = 0.0,
+    num_best: int | None = None,
 ) -> Hypotheses:
     r"""Keeps the ``num_beams`` best prefixes of each source.
 
@@ -90,10 +97,17 @@ def beam_search(
         num_beams: Number K of beams.
         max_length: Most tokens to decode, EOS included.
         alpha: Exponent :math:`\alpha` of the length penalty; 0 compares log-probabilities.
+        num_best: Number of sequences to return; K where not given.
 
     Returns:
-        The K best sequences of each source, finished or as long as allowed.
+        The best sequences of each source, each of them finished or as long as allowed.
+
+    Raises:
+        ValueError: If more sequences are asked for than there are beams.
     """
+    num_best = num_beams if num_best is None else num_best
+    if not 1 <= num_best <= num_beams:
+        raise ValueError(f"num_best must lie in [1, num_beams={num_beams}], got {num_best}")
     beams = _Beams(num_sources, num_beams, state.device)
     token = torch.full((num_sources * num_beams,), BOS, device=state.device)
     for _ in range(max_length):
@@ -101,9 +115,9 @@ def beam_search(
         dtype = torch.promote_types(logits.dtype, torch.float32)
         rows, token = beams.advance(logits.log_softmax(-1, dtype=dtype), alpha)
         state.reorder(rows)
-        if beams.settled(max_length, alpha):
+        if beams.settled(max_length, alpha, num_best):
             break
-    return Hypotheses(beams.tokens, beams.scores(alpha))
+    return Hypotheses(beams.tokens[:, :num_best], beams.scores(alpha)[:, :num_best])
 
 
 class _Beams:
@@ -143,13 +157,14 @@ class _Beams:
         offset = torch.arange(num_sources, device=best.device).unsqueeze(1) * num_beams
         return (parent + offset).flatten(), token.flatten()
 
-    def settled(self, max_length: int, alpha: float) -> bool:
-        """Whether no unfinished prefix of any source can still beat its best finished one."""
-        # A log-probability only falls, and the penalty is mildest at the greatest length.
-        limit = length_penalty(torch.full_like(self.log_prob, max_length), alpha)
+    def settled(self, max_length: int, alpha: float, num_best: int) -> bool:
+        """Whether no unfinished prefix of any source can still enter its best finished ones."""
+        # A log-probability only falls, and the penalty is mildest at one end of what may follow.
+        ends = torch.full_like(self.log_prob, max_length), (self.lengths + 1).to(self.log_prob)
+        limit = torch.maximum(*(length_penalty(end, alpha) for end in ends))
         open_best = (self.log_prob / limit).masked_fill(self.finished, -torch.inf).amax(1)
-        done_best = self.scores(alpha).masked_fill(~self.finished, -torch.inf).amax(1)
-        return bool((done_best >= open_best).all())
+        done = self.scores(alpha).masked_fill(~self.finished, -torch.inf)
+        return bool((done.topk(num_best, dim=1).values[:, -1] >= open_best).all())
 
 
 def decode(
@@ -170,4 +185,5 @@ def decode(
     """
     if num_beams == 1:
         return greedy_search(step, state, num_sources, max_length)
-    return beam_search(step, state, num_sources, num_beams, max_length, alpha).tokens[:, 0]
+    found = beam_search(step, state, num_sources, num_beams, max_length, alpha, num_best=1)
+    return found.tokens[:, 0]

@@ -4,6 +4,7 @@ Training reads the true prefix. Evaluation also decodes freely: greedily in vali
 search in test and prediction.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from datamodules.batches import PAD, SequencePairBatch
 from lit_models.base import LitModule, StepOutput
-from lit_models.decoding.search import decode
+from lit_models.decoding.search import beam_search, decode
 from lit_models.layers.sequence_loss import sequence_loss
 from lit_models.metrics.scores import SequenceExactMatch
 
@@ -37,6 +38,7 @@ class LitSequenceWriter(LitModule):
         length_penalty: float,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None,
+        num_best: int = 1,
     ) -> None:
         super().__init__({"exact_match": SequenceExactMatch()}, optimizer, lr_scheduler)
         if num_beams < 1:
@@ -49,7 +51,12 @@ class LitSequenceWriter(LitModule):
                 "short targets would have no bound to stop at"
             )
         self.max_length, self.label_smoothing = max_length, label_smoothing
-        self.num_beams, self.length_penalty = num_beams, length_penalty
+        if not 1 <= num_best <= num_beams:
+            raise ValueError(
+                f"num_best must lie in [1, num_beams={num_beams}], got {num_best}; a search "
+                "returns as many targets as it has beams"
+            )
+        self.num_beams, self.length_penalty, self.num_best = num_beams, length_penalty, num_best
 
     def prefix_logits(self, batch: SequencePairBatch) -> Tensor:
         """Logits ``(B, T+1, V)`` of ``batch.tgt[:, 1:]``."""
@@ -76,9 +83,25 @@ class LitSequenceWriter(LitModule):
         return output._replace(preds=preds, scalars={"cross_entropy": output.loss})
 
     def predict_step(self, batch: SequencePairBatch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Decoded and true tokens, padded to the same width in every batch."""
-        preds = self.generate(batch.src, batch.src_mask, self.num_beams)
-        return {
-            name: F.pad(tokens, (0, self.max_length - tokens.shape[1]), value=PAD)
-            for name, tokens in (("prediction", preds), ("target", batch.tgt[:, 1:]))
+        """Decoded and true tokens, padded to the same width in every batch.
+
+        With several targets each also ``prediction_2``, ... and ``score_1``, ...: its
+        log-probability over the length penalty.
+        """
+        found, scores = self._best(batch)
+        names = ["prediction", *(f"prediction_{rank}" for rank in range(2, len(found) + 1))]
+        tokens = {**dict(zip(names, found, strict=True)), "target": batch.tgt[:, 1:]}
+        padded = {
+            name: F.pad(value, (0, self.max_length - value.shape[1]), value=PAD)
+            for name, value in tokens.items()
         }
+        return padded | {f"score_{rank}": score for rank, score in enumerate(scores, 1)}
+
+    def _best(self, batch: SequencePairBatch) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The best targets of each source, ``(B, T)`` each, and the scores of several, ``(B,)``."""
+        if self.num_best == 1:
+            return [self.generate(batch.src, batch.src_mask, self.num_beams)], []
+        state = self.net.start(batch.src, batch.src_mask, self.num_beams)
+        sizes = (len(batch.src), self.num_beams, self.max_length - 1, self.length_penalty)
+        best = beam_search(self.net.decode_step, state, *sizes, self.num_best)
+        return best.tokens.unbind(1), best.scores.unbind(1)

@@ -1,4 +1,4 @@
-"""BLEU against sacrebleu itself, and the attention figure, through the command."""
+"""BLEU and chrF against sacrebleu itself, and the attention figure, through the command."""
 
 import random
 import warnings
@@ -57,6 +57,8 @@ def test_bleu_equals_sacrebleu(run):
     expected = sacrebleu.corpus_bleu(frame["translation"].tolist(), [frame["reference"].tolist()])
     assert results["metrics"]["test/bleu"] == pytest.approx(expected.score, abs=1e-3)
     assert expected.score > 1
+    chrf = sacrebleu.corpus_chrf(frame["translation"].tolist(), [frame["reference"].tolist()])
+    assert results["metrics"]["test/chrf"] == pytest.approx(chrf.score, abs=0.05)
 
 
 def test_attention_is_drawn(run):

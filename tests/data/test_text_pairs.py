@@ -1,5 +1,6 @@
 """Sentence pairs: what goes in comes out, and every bad line is named."""
 
+import json
 import random
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from datamodules import InputError, TextPairsDataModule
 from datamodules.batches import BOS, EOS
 
+FIELDS = ["quelle", "ziel"]
 WORDS = ["ein", "hund", "läuft", "über", "gras", "[EOS]", "straße", "rot", "\u732b"]
 
 
@@ -178,3 +180,39 @@ def test_names_of_byte_pairs_are_readable(files):
     assert names[0] == "[BOS]"
     assert "".join(names[1 : names.index("[EOS]", 1)]) == data.references("train")[0]
     assert torch.equal(data.split("train").tgt[0, :1], torch.tensor([BOS]))
+
+
+def test_two_files_and_json_lines_are_the_same_pairs(files, tmp_path):
+    pairs = list(sentences(97, 0))
+    for name, side in (("de", 0), ("en", 1)):
+        (tmp_path / f"train.{name}").write_text("\n".join(p[side] for p in pairs) + "\n")
+    rows = [json.dumps({"quelle": src, "ziel": tgt, "id": 7}) + "\n" for src, tgt in pairs]
+    (tmp_path / "train.jsonl").write_text("".join(rows))
+    two = [str(tmp_path / "train.de"), str(tmp_path / "train.en")]
+    expected = TextPairsDataModule(files["path"], tokenizer="word")
+    for path, options in ((two, {}), (str(tmp_path / "train.jsonl"), {"fields": FIELDS})):
+        data = TextPairsDataModule(path, tokenizer="word", **options)
+        for split in ("train", "val", "test"):
+            assert torch.equal(data.split(split).tgt, expected.split(split).tgt)
+        assert (data.row_hashes("test") == expected.row_hashes("test")).all()
+    (tmp_path / "new.jsonl").write_text(json.dumps({"quelle": pairs[0][0]}) + "\n")
+    asked = TextPairsDataModule(
+        two, tokenizer="word", predict_path=str(tmp_path / "new.jsonl"), fields=FIELDS
+    )
+    frame = asked.prediction_frame({"prediction": asked.split("predict").src})
+    assert frame[["source", "translation"]].iloc[0].tolist() == [pairs[0][0]] * 2
+
+
+def test_files_that_do_not_belong_together_are_named(tmp_path):
+    for name, text in (("a", "ein\nzwei\n"), ("b", "one\n"), ("c", "one\n\n")):
+        (tmp_path / name).write_text(text)
+    a, b, c = (str(tmp_path / name) for name in "abc")
+    with pytest.raises(InputError, match=r"a has 2 lines and .*b 1; line k of both makes a pair"):
+        _ = TextPairsDataModule([a, b]).num_train
+    with pytest.raises(InputError, match=r"a and .*c, line 2: the target is empty"):
+        _ = TextPairsDataModule([a, c]).num_train
+    with pytest.raises(InputError, match="one of sources and one of targets; got 3"):
+        _ = TextPairsDataModule([a, b, c]).num_train
+    (tmp_path / "d.jsonl").write_text('{"source": "ein"}\n')
+    with pytest.raises(InputError, match=r"line 1: no text in the field 'target'"):
+        _ = TextPairsDataModule(str(tmp_path / "d.jsonl")).num_train

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from datamodules.batches import BOS, EOS, PAD
+from datamodules.batches import BOS, EOS, PAD, SequencePairBatch
 from lit_models.decoding.search import beam_search, decode, greedy_search, length_penalty
 from lit_models.seq2seq import LitSeq2Seq
 from lit_models.transformer import LitTransformer
@@ -50,21 +50,47 @@ def log_prob(model, src, mask, target):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("alpha", [0.0, 1.3])
-def test_a_wide_beam_is_exhaustive(model, alpha):
-    src = source()
-    state = model.net.start(src, MASK, V**T)
-    found = beam_search(model.net.decode_step, state, B, V**T, T, alpha)
+def test_a_wide_beam_is_exhaustive_also_below_the_best(model):
+    src, num_best = source(), 6
+    targets = list(every_target())
     for row in range(B):
         src_row, mask = src[row : row + 1, MASK[row]], torch.ones(1, int(MASK[row].sum())).bool()
-        best = max(
-            (float(log_prob(model, src_row, mask, y) / ((5 + len(y)) / 6) ** alpha), y)
-            for y in every_target()
-        )
-        width = found.tokens.shape[-1]
-        expected = [*best[1], *[PAD] * (width - len(best[1]))]
-        assert found.tokens[row, 0].tolist() == expected
-        assert found.scores[row, 0].item() == pytest.approx(best[0], abs=1e-12)
+        logs = [float(log_prob(model, src_row, mask, y)) for y in targets]
+        for alpha in (0.0, 1.3, -1.5):
+            state = model.net.start(src_row, mask, V**T)
+            found = beam_search(model.net.decode_step, state, 1, V**T, T, alpha, num_best)
+            scores = [
+                log / ((5 + len(y)) / 6) ** alpha for log, y in zip(logs, targets, strict=True)
+            ]
+            every = sorted(zip(scores, targets, strict=True), reverse=True)
+            width = found.tokens.shape[-1]
+            for rank, (score, target) in enumerate(every[:num_best]):
+                expected = [*target, *[PAD] * (width - len(target))]
+                assert found.tokens[0, rank].tolist() == expected
+                assert found.scores[0, rank].item() == pytest.approx(score, abs=1e-12)
+
+
+@torch.no_grad()
+def test_several_targets_are_predicted_with_their_scores(model):
+    model.num_beams, model.num_best, src = 7, 3, source()
+    tgt = torch.full((B, 3), EOS)
+    batch = SequencePairBatch(src, tgt, MASK, torch.ones_like(tgt, dtype=torch.bool))
+    columns = model.predict_step(batch)
+    assert list(columns) == [
+        *("prediction", "prediction_2", "prediction_3", "target"),
+        *("score_1", "score_2", "score_3"),
+    ]
+    whole = model.generate(src, MASK, 7)
+    assert torch.equal(columns["prediction"][:, : whole.shape[1]], whole)
+    for row in range(B):
+        src_row, mask = src[row : row + 1, MASK[row]], torch.ones(1, int(MASK[row].sum())).bool()
+        second = columns["prediction_2"][row].tolist()
+        ended = second[: second.index(EOS) + 1] if EOS in second else second[:T]
+        expected = log_prob(model, src_row, mask, ended).item()
+        assert columns["score_2"][row].item() == pytest.approx(expected, abs=1e-10)
+    assert (columns["score_1"] >= columns["score_2"]).all()
+    with pytest.raises(ValueError, match=r"num_best must lie in \[1, num_beams=2\], got 3"):
+        LitTransformer(V, V, T, num_beams=2, num_best=3)
 
 
 def test_one_beam_is_greedy(model):
