@@ -289,8 +289,10 @@ class TextPairsDataModule(LitDataModule[SequencePairBatch]):
         return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
     def decode(self, tokens: Tensor) -> list[str]:
-        """Target sentences of token rows ``(rows, T)``, each read up to its EOS."""
-        rows = [row[: row.index(EOS)] if EOS in row else row for row in tokens.tolist()]
+        """Target sentences of token rows ``(rows, T)``, each read up to its EOS, or to its PADs."""
+        ends = ((tokens == EOS) | (tokens == PAD)).long()
+        lengths = torch.where(ends.any(1), ends.argmax(1), tokens.shape[1]).tolist()
+        rows = [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)]
         texts: list[str] = self._tokenizers["tgt"].decode_batch(rows, skip_special_tokens=False)
         return texts
 

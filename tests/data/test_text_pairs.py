@@ -42,6 +42,10 @@ def test_round_trip(files, kind, joint):
         pairs = list(sentences(count, seed))
         assert data.decode(batch.tgt[:, 1:]) == [tgt for _, tgt in pairs]
         assert data.references(split) == [tgt for _, tgt in pairs]
+        unended = torch.nn.functional.pad(
+            batch.tgt[:1, 1:-1].masked_fill(batch.tgt[:1, 1:-1] == EOS, 0), (0, 2)
+        )
+        assert data.decode(unended)[0] == pairs[0][1]
         assert (batch.tgt[:, 0] == BOS).all()
         assert (batch.src.gather(1, batch.src_mask.sum(1, keepdim=True) - 1) == EOS).all()
         assert int((batch.tgt == EOS).sum()) == count  # a literal [EOS] in the text is text
