@@ -24,6 +24,7 @@ from .tasks.gaussian_mixture import GaussianDataModule as GaussianDataModule
 from .tasks.gaussian_mixture import GaussianMixtureDataModule as GaussianMixtureDataModule
 from .tasks.graph_var import GraphVARDataModule as GraphVARDataModule
 from .tasks.in_context import InContextDataModule as InContextDataModule
+from .tasks.instructed_shift import InstructedShiftDataModule as InstructedShiftDataModule
 from .tasks.linear import LinearDataModule as LinearDataModule
 from .tasks.markov_text import MarkovTextDataModule as MarkovTextDataModule
 from .tasks.motifs import MotifCountDataModule as MotifCountDataModule
