@@ -31,5 +31,6 @@ from .run.predictions import OrderedPredictions as OrderedPredictions
 from .run.progress import RunProgress as RunProgress
 from .run.reproducible import StepSeed as StepSeed
 from .run.run_report import RunReport as RunReport
+from .run.throughput import Throughput as Throughput
 from .run.tracking import MetricsCSV as MetricsCSV
 from .run.tracking import RunConfig as RunConfig

@@ -32,10 +32,12 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from datamodules.batches import TokenBatch
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.attention import MultiHeadAttention
+from lit_models.layers.flops import transformer_flops
 from lit_models.metrics.scores import CrossEntropy, NextSentenceScores, TokenAccuracy
 from lit_models.weights.pretrained import load_pretrained
 
@@ -57,6 +59,7 @@ class EncoderConfig:
     num_heads: int = 4
     dropout: float = 0.0
     norm_first: bool = False
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.context_length, self.d_model, self.num_layers) < 1:
@@ -107,6 +110,7 @@ class BERT(nn.Module):
         super().__init__()
         width = config.d_model
         self.context_length = config.context_length
+        self.gradient_checkpointing = config.gradient_checkpointing
         self.token_embedding = nn.Embedding(config.vocab_size, width)
         self.position_embedding = nn.Embedding(config.context_length, width)
         self.segment_embedding = nn.Embedding(2, width)
@@ -132,7 +136,10 @@ class BERT(nn.Module):
         x = self.dropout(self.embedding_norm(embedded))
         allowed = None if mask is None else mask[:, None, None]
         for block in self.blocks:
-            x = block(x, allowed)
+            if self.gradient_checkpointing and self.training:
+                x = checkpoint(block, x, allowed, use_reentrant=False)
+            else:
+                x = block(x, allowed)
         out: Tensor = self.norm(x)
         return out
 
@@ -236,6 +243,8 @@ class LitBERT(LitModule):
         compile: Whether to compile the network; pays on accelerators.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
+        gradient_checkpointing: Whether the backward pass computes each block's activations anew:
+            less memory, a third more time.
 
     Raises:
         ValueError: If arguments contradict each other or the pre-trained weights.
@@ -259,6 +268,7 @@ class LitBERT(LitModule):
         compile: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         metrics = {
             "mlm_cross_entropy": CrossEntropy(),
@@ -275,6 +285,7 @@ class LitBERT(LitModule):
             num_heads=num_heads,
             dropout=dropout,
             norm_first=norm_first,
+            gradient_checkpointing=gradient_checkpointing,
         )
         self.net = BERTForPreTraining(BERT(config), next_sentence, init_std)
         if pretrained is not None:
@@ -288,6 +299,10 @@ class LitBERT(LitModule):
         """Logits at every position, ``(B, T, V)``."""
         logits: Tensor = self.net(tokens, segments, mask)[0]
         return logits
+
+    def training_flops(self, batch: TokenBatch) -> float:
+        """Floating-point operations that a training step on a batch needs."""
+        return transformer_flops(self.net.bert, *batch.tokens.shape)
 
     def step(self, batch: TokenBatch) -> StepOutput:
         """Cross-entropy of the hidden tokens and of the next-sentence label."""

@@ -33,12 +33,14 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from datamodules.batches import TokenBatch
 from lit_models.base import StepOutput
 from lit_models.decoding.sampling import Sampling
 from lit_models.families.text_writer import LitTextWriter
 from lit_models.layers.attention import KeyValueCache, MultiHeadAttention
+from lit_models.layers.flops import transformer_flops
 from lit_models.metrics.scores import CrossEntropy, GroupedCrossEntropy, Perplexity, TokenAccuracy
 from lit_models.weights.pretrained import load_pretrained
 
@@ -59,6 +61,7 @@ class DecoderConfig:
     norm_first: bool = True
     bias: bool = True
     init_std: float = 0.02
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if min(self.context_length, self.d_model, self.num_layers) < 1:
@@ -122,6 +125,7 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.context_length, self.init_std = config.context_length, config.init_std
+        self.gradient_checkpointing = config.gradient_checkpointing
         self.position_embedding = nn.Embedding(config.context_length, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
@@ -173,7 +177,10 @@ class Decoder(nn.Module):
             where = self.position_embedding(positions)
         x = self.dropout(embedded + where)
         for index, block in enumerate(self.blocks):
-            x = block(x, mask, None if caches is None else caches[index])
+            if self.gradient_checkpointing and self.training:
+                x = checkpoint(block, x, mask, use_reentrant=False)
+            else:
+                x = block(x, mask, None if caches is None else caches[index])
         out: Tensor = self.norm(x)
         return out
 
@@ -230,6 +237,8 @@ class LitGPT(LitTextWriter):
         repetition_penalty: Divides the positive logits of tokens that stand in the text already and
             multiplies the negative ones; 1 for none.
         min_new_tokens: Tokens before which no text ends.
+        gradient_checkpointing: Whether the backward pass computes each block's activations anew:
+            less memory, a third more time.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -263,6 +272,7 @@ class LitGPT(LitTextWriter):
         lr_scheduler: LRSchedulerCallable | None = None,
         repetition_penalty: float = 1.0,
         min_new_tokens: int = 0,
+        gradient_checkpointing: bool = False,
     ) -> None:
         metrics = {
             "cross_entropy": CrossEntropy(),
@@ -282,6 +292,7 @@ class LitGPT(LitTextWriter):
             norm_first=norm_first,
             bias=bias,
             init_std=init_std,
+            gradient_checkpointing=gradient_checkpointing,
         )
         self.net = GPT(vocab_size, config)
         if pretrained is not None:
@@ -293,6 +304,10 @@ class LitGPT(LitTextWriter):
         """Logits of the token after each one, ``(B, T, V)``."""
         logits: Tensor = self.net(tokens)
         return logits
+
+    def training_flops(self, batch: TokenBatch) -> float:
+        """Floating-point operations that a training step on a batch needs."""
+        return transformer_flops(self.net, *batch.tokens.shape)
 
     def step(self, batch: TokenBatch) -> StepOutput:
         """Cross-entropy of the next tokens."""

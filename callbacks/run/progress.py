@@ -8,6 +8,8 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from callbacks.run.throughput import rates_of
+
 _LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
@@ -26,7 +28,7 @@ class _Lines:
 
 
 class RunProgress(ProgressBar):
-    """Optimizer steps of the whole fit on one line, with the latest epoch's losses.
+    """Optimizer steps of the whole fit on one line, with the latest epoch's losses and the speed.
 
     Lightning's bars cost about 100 us per step and start a line per epoch. This one looks at the
     clock, and where nobody watches a terminal it writes a line every ten seconds.
@@ -65,10 +67,12 @@ class RunProgress(ProgressBar):
             self._bar.close()
             self._bar = None
 
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._shown >= self._seconds
+
     def _show(self, done: int, force: bool = False) -> None:
-        now = time.monotonic()
-        if self._bar is not None and (force or now - self._shown >= self._seconds):
-            self._shown = now
+        if self._bar is not None and (force or self._is_due()):
+            self._shown = time.monotonic()
             self._bar.update(done - self._bar.n)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -84,19 +88,27 @@ class RunProgress(ProgressBar):
         batch_idx: int,
     ) -> None:
         """Moves the bar when it is time."""
+        if self._is_due():
+            self._say(trainer)
         self._show(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Shows the losses of the epoch."""
-        if self._bar is not None:
-            shown = ("train/loss", "val/loss")
-            losses = {
-                k: f"{trainer.callback_metrics[k]:.4g}"
-                for k in shown
-                if k in trainer.callback_metrics
-            }
-            self._bar.set_postfix(losses, refresh=False)
-            self._show(trainer.global_step)
+        self._say(trainer)
+        self._show(trainer.global_step)
+
+    def _say(self, trainer: L.Trainer) -> None:
+        """Sets what stands behind the bar: the latest losses, and the speed on text."""
+        if self._bar is None:
+            return
+        metrics, rates = trainer.callback_metrics, rates_of(trainer)
+        losses = [name for name in ("train/loss", "val/loss") if name in metrics]
+        said: dict[str, str] = {name: f"{metrics[name]:.4g}" for name in losses}
+        if rates:
+            said["tokens/s"] = f"{rates['tokens_per_second']:,.0f}"
+        if "mfu" in rates:
+            said["mfu"] = f"{rates['mfu']:.1%}"
+        self._bar.set_postfix(said, refresh=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Closes the bar."""

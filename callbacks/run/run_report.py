@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from callbacks.run.throughput import rates_of
 from callbacks.run.tracking import versions
 from datamodules.files.whole_file import whole_file
 
@@ -31,8 +32,8 @@ class RunReport(L.Callback):
 
     ``results.json`` holds, by metric name, the test metrics, the optimum and the baseline of the
     task, the excess over the optimum, in the metric's units (value minus optimum, also where
-    larger is better), the rivals' scores, errors by series and the fit's cost; a value that is not
-    finite is null.
+    larger is better), the rivals' scores, errors by series and the fit's cost, of text with its
+    tokens a second; a value that is not finite is null.
 
     Args:
         experiment: Name of the experiment.
@@ -144,6 +145,7 @@ class RunReport(L.Callback):
             "num_parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
             "optimizer_steps": trainer.global_step,
             "train_seconds": round(self.train_seconds, 3),
+            **rates_of(trainer),
             "peak_memory_mb": round(peak_memory_mb(pl_module.device), 1),
             "git_commit": self.git_commit,
             "versions": versions(),

@@ -291,8 +291,9 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         if split == "predict":
             return None
         rows = self._frame.iloc[self._rows[split]]
-        parts = [rows[name].astype(str) for name in (*self._columns, self.label)]
-        texts = parts[0].str.cat(parts[1:], sep="\t")
+        texts = rows[self.text].astype(str)
+        for name in (*self._columns[1:], self.label):
+            texts = texts + "\t" + rows[name].astype(str)
         return np.asarray(pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False))
 
     def knowledge(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from callbacks.run.predictions import OrderedPredictions
 from callbacks.run.progress import RunProgress
 from callbacks.run.reproducible import StepSeed
 from callbacks.run.run_report import RunReport
+from callbacks.run.throughput import Throughput
 from callbacks.run.tracking import RunConfig, versions
 from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
@@ -235,6 +236,7 @@ class LitCLI(LightningCLI):
             StopAtDivergence(),
             OptimizerOptions(),
             LossCurves(),
+            Throughput(),
             OrderedPredictions(config["spreadsheet"]),
         ]
         given = options.get("callbacks") or []
