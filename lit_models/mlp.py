@@ -51,6 +51,10 @@ class MLP(nn.Sequential):
 
     Shape:
         Input ``(B, D)``, output ``(B, K)``.
+
+    Example:
+        >>> MLP(in_features=4, hidden_sizes=[32], out_features=3)(torch.zeros(8, 4)).shape
+        torch.Size([8, 3])
     """
 
     def __init__(

@@ -22,6 +22,17 @@ class WarmupCosine(LambdaLR):
         num_warmup_steps: Optimizer steps of the linear warm-up.
         total_steps: Optimizer steps of the whole run; None takes it from the Trainer.
         min_ratio: Final rate as a fraction of the optimizer's rate.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = WarmupCosine(optimizer, num_warmup_steps=2, total_steps=6)
+        >>> rates = []
+        >>> for _ in range(6):
+        ...     rates.append(round(schedule.get_last_lr()[0], 3))
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
     """
 
     interval = "step"

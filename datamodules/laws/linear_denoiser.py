@@ -33,6 +33,11 @@ class LinearDenoiser:
 
     Raises:
         ValueError: If vectors are too long.
+
+    Example:
+        >>> denoiser = LinearDenoiser(lambda: iter([torch.tensor([[-1.0], [1.0]])]), (1,))
+        >>> denoiser.noise(torch.tensor([[0.5]]), torch.tensor([0.0]))  # nothing left but noise
+        tensor([[0.5000]], dtype=torch.float64)
     """
 
     def __init__(self, blocks: Callable[[], Iterator[Tensor]], shape: tuple[int, ...]) -> None:

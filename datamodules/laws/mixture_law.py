@@ -43,6 +43,11 @@ class MixtureLaw:
         weights: Shares of the components, ``(K,)`` float64, sum 1.
         means: Their means, ``(K, D)``.
         stds: Their standard deviations, ``(K, D)``.
+
+    Example:
+        >>> law = MixtureLaw(*map(torch.tensor, ([0.5, 0.5], [[-1.0], [1.0]], [[0.5], [0.5]])))
+        >>> law.mean, law.std
+        (tensor([0.]), tensor([1.1180]))
     """
 
     weights: Tensor

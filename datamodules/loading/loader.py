@@ -100,6 +100,12 @@ class TensorLoader(Generic[B]):
             is one batch.
         rank: Rank of this process.
         world_size: Number of processes.
+
+    Example:
+        >>> from datamodules.batches import SupervisedBatch
+        >>> loader = TensorLoader(SupervisedBatch(torch.arange(5), torch.arange(5)), batch_size=2)
+        >>> [batch.x.tolist() for batch in loader]
+        [[0, 1], [2, 3], [4]]
     """
 
     batch_sampler = None  # Lightning reads it on anything that has a ``sampler``

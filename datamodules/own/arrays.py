@@ -94,6 +94,12 @@ class ArrayDataModule(StoredSampleDataModule):
 
     Raises:
         InputError: If a file or an argument is wrong.
+
+    Example:
+        >>> pictures = np.zeros((20, 8, 12, 3), dtype=np.uint8)
+        >>> data = ArrayDataModule(pictures, np.array(["cat", "dog"] * 10), channels="last")
+        >>> data.sample_shape, list(data.class_names)
+        ((3, 8, 12), ['cat', 'dog'])
     """
 
     def __init__(

@@ -63,6 +63,13 @@ class SineDataModule(LitDataModule[SeriesBatch]):
 
     Raises:
         InputError: If an argument is out of range.
+
+    Example:
+        >>> data = SineDataModule(noise_std=0.1, window=20)
+        >>> data.split("train").x.shape[1:]
+        torch.Size([20, 1])
+        >>> data.optimum["test/mse"].value < data.baseline["test/mse"].value
+        True
     """
 
     def __init__(

@@ -187,6 +187,14 @@ def predict_frame(
 
     Raises:
         InputError: If there is nothing to predict, or a row is not as those of the training.
+
+    Example:
+        >>> from datamodules import LinearDataModule
+        >>> from lit_models import LitLinearRegression
+        >>> data = LinearDataModule(num_samples=50, in_features=2)
+        >>> frame = predict_frame(LitLinearRegression(in_features=2), data)
+        >>> list(frame.columns)
+        ['prediction', 'target']
     """
     if trainer is None:
         with _without_advice():

@@ -79,6 +79,11 @@ class MultiHeadAttention(nn.Module):
     Shape:
         Query ``(B, T, D)``, memory ``(B, S, D)``, mask broadcastable to ``(B, H, T, S)``; output
         ``(B, T, D)``.
+
+    Example:
+        >>> attention = MultiHeadAttention(d_model=16, num_heads=4)
+        >>> attention(torch.zeros(2, 5, 16), torch.zeros(2, 7, 16)).shape
+        torch.Size([2, 5, 16])
     """
 
     def __init__(

@@ -44,6 +44,11 @@ class DDPM(nn.Module):
 
     Shape:
         Input ``(B, *sample_shape)`` and steps ``(B,)``, output as the input.
+
+    Example:
+        >>> model = DDPM(lambda x, t, y: torch.zeros_like(x), GaussianDiffusion(50), (2,))
+        >>> model.sample(3).shape
+        torch.Size([3, 2])
     """
 
     def __init__(

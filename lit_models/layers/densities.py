@@ -43,6 +43,11 @@ class GaussianMixture(NamedTuple):
         stds: Standard deviation of each component, broadcastable to ``(S, B, K)``; positive.
         inner_variance: Share of the components' variance that is the networks' and not the noise's,
             ``(B, K)``; None for components that are one network each.
+
+    Example:
+        >>> density = GaussianMixture(torch.tensor([[[0.0]], [[2.0]]]), torch.ones(1, 1, 1))
+        >>> density.mean, density.variance  # that of the two means, and the noise
+        (tensor([[1.]]), tensor([[2.]]))
     """
 
     means: Tensor

@@ -79,6 +79,11 @@ class GaussianDiffusion(nn.Module):
 
     Raises:
         ValueError: If a variance does not lie between 0 and 1.
+
+    Example:
+        >>> diffusion = GaussianDiffusion(1000, schedule="cosine")
+        >>> diffusion.dpm_solver(num_sample_steps=4).t
+        tensor([999, 444, 111,   0])
     """
 
     betas: Tensor

@@ -32,6 +32,14 @@ class Standardize(nn.Module):
 
     Shape:
         Input and output ``(*, D)``.
+
+    Example:
+        >>> scaler = Standardize(2)
+        >>> scaler.fit([100.0, 0.0], [10.0, 1.0])
+        >>> scaler(torch.tensor([[120.0, 3.0]]))
+        tensor([[2., 3.]])
+        >>> scaler.inverse(torch.tensor([[2.0, 3.0]]))
+        tensor([[120.,   3.]], dtype=torch.float64)
     """
 
     mean: Tensor

@@ -97,6 +97,11 @@ class UNet(nn.Module):
 
     Shape:
         Input ``(B, C, H, W)`` and embedding ``(B, E)`` or ``(1, E)``, output ``(B, C, H, W)``.
+
+    Example:
+        >>> net = UNet(in_channels=3, hidden_size=16)
+        >>> net(torch.zeros(2, 3, 32, 32), torch.zeros(2, 16)).shape
+        torch.Size([2, 3, 32, 32])
     """
 
     def __init__(
