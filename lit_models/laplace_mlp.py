@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
-from lit_models.base import StepOutput
+from lit_models.base import LitModule, StepOutput
 from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.laplace import Factors, Structure, affine_layers, factors, make_posterior
@@ -101,17 +101,53 @@ class LaplaceMLP(nn.Module):
             self.deltas.copy_(new)
 
 
-class _EvidenceSteps:
-    """When, and over which rows, the evidence is maximised; mixed into both models."""
+class LaplaceModel(LitModule):
+    """What both models share: the network, its posterior, and when the evidence is maximised.
 
-    laplace: LaplaceMLP
-    evidence_every: int
+    Args:
+        sizes: Size D of each input and number K of targets or classes.
+        num_train: Number N of training rows, which the prior is divided by.
+        hidden_sizes: Width of each hidden layer.
+        activation: Non-linearity.
+        structure: Form of the covariance: of all weights, of each layer as a Kronecker product, or
+            of the last layer alone.
+        prior_precision: Prior precision of the weights, for standardised data; None chooses one for
+            each layer by the evidence.
+        evidence_every: Optimizer steps between two steps of the evidence.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
     last_evidence: Tensor
+
+    def __init__(
+        self,
+        *sizes: int,
+        num_train: int,
+        hidden_sizes: Sequence[int] = (50,),
+        activation: Activation = "tanh",
+        structure: Structure = "full",
+        prior_precision: float | None = None,
+        evidence_every: int = 50,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        # The other base is a predictive one, which takes the sizes.
+        super().__init__(*sizes, optimizer=optimizer, lr_scheduler=lr_scheduler)  # type: ignore[arg-type, misc]
+        if evidence_every < 1:
+            raise ValueError(f"evidence_every must be at least 1, got {evidence_every}")
+        self.num_train, self.evidence_every = num_train, evidence_every
+        net = MLP(sizes[0], hidden_sizes, sizes[1], activation)
+        self.laplace = LaplaceMLP(net, structure, prior_precision)
+        self.register_buffer("last_evidence", torch.tensor(0))
 
     def on_train_epoch_end(self) -> None:
         """Maximises the evidence every so many steps, after a fifth of the run."""
-        super().on_train_epoch_end()  # type: ignore[misc]
-        trainer: Any = self.trainer  # type: ignore[attr-defined]
+        super().on_train_epoch_end()
+        trainer = self.trainer
         step, total = trainer.global_step, trainer.estimated_stepping_batches
         early = step < 0.2 * total if total != float("inf") else False
         if not early and step - int(self.last_evidence) >= self.evidence_every:
@@ -120,23 +156,19 @@ class _EvidenceSteps:
 
     def on_validation_start(self) -> None:
         """Makes the posterior of the weights that are judged, and kept."""
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:  # type: ignore[attr-defined]
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.fit_posterior(self._train_batches())
 
     def _train_batches(self) -> Iterator[Any]:
         """Every training row once: the whole split, also where a batch would be dropped."""
-        trainer: Any = self.trainer  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
         ordered = getattr(trainer.datamodule, "ordered_dataloader", None)
         loader = trainer.train_dataloader if ordered is None else ordered("train")
         for batch in loader:
             yield trainer.strategy.batch_to_device(batch)
 
     def _sum_over_ranks(self, value: Tensor) -> Tensor:
-        trainer = getattr(self, "_trainer", None)
-        if trainer is None or trainer.world_size == 1:
-            return value
-        total: Tensor = trainer.strategy.reduce(value.clone(), reduce_op="sum")
-        return total
+        return value if self._trainer is None else super()._sum_over_ranks(value)
 
     def maximise_evidence(self, batches: Iterator[Any]) -> None:
         """One step of the fixed point."""
@@ -147,23 +179,15 @@ class _EvidenceSteps:
         raise NotImplementedError
 
 
-class LitLaplaceMLP(_EvidenceSteps, PredictiveRegressor):
+class LitLaplaceMLP(LaplaceModel, PredictiveRegressor):
     """A perceptron whose uncertainty is the curvature around its weights.
 
     Args:
         in_features: Size D of each input.
         out_features: Number K of targets.
         num_train: Number N of training rows, which the prior is divided by.
-        hidden_sizes: Width of each hidden layer.
-        activation: Non-linearity.
-        structure: Form of the covariance: of all weights, of each layer as a Kronecker product, or
-            of the last layer alone.
-        prior_precision: Prior precision of the weights, for standardised data; None chooses one for
-            each layer by the evidence.
         noise_std: Standard deviation of the noise, in units of y; None chooses it by the evidence.
-        evidence_every: Optimizer steps between two steps of the evidence.
-        optimizer: Makes the optimizer from the parameters.
-        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+        laplace: Further arguments of :class:`LaplaceModel`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -179,26 +203,17 @@ class LitLaplaceMLP(_EvidenceSteps, PredictiveRegressor):
         in_features: int,
         out_features: int,
         num_train: int,
-        hidden_sizes: Sequence[int] = (50,),
-        activation: Activation = "tanh",
-        structure: Structure = "full",
-        prior_precision: float | None = None,
         noise_std: float | None = None,
-        evidence_every: int = 50,
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        lr_scheduler: LRSchedulerCallable | None = None,
+        **laplace: Any,
     ) -> None:
-        super().__init__(in_features, out_features, optimizer, lr_scheduler)
+        sizes = (in_features, out_features)
+        super().__init__(*sizes, num_train=num_train, **laplace)
         if noise_std is not None and noise_std <= 0:
             raise ValueError(f"noise_std must be positive, got {noise_std}")
-        _check_every(evidence_every)
-        self.num_train, self.noise_std, self.evidence_every = num_train, noise_std, evidence_every
-        net = MLP(in_features, hidden_sizes, out_features, activation)
-        self.laplace = LaplaceMLP(net, structure, prior_precision)
+        self.noise_std = noise_std
         # In units of the targets' variance.
         variance = torch.full((out_features,), 0.1, dtype=torch.float64)
         self.register_buffer("noise_variance", variance)
-        self.register_buffer("last_evidence", torch.tensor(0))
 
     def _noise(self) -> Tensor:
         """Variance of the noise in standard units, ``(K,)``."""
@@ -253,23 +268,17 @@ class LitLaplaceMLP(_EvidenceSteps, PredictiveRegressor):
         self.noise_variance.copy_((squares / (rows - determined)).clamp(min=1e-8))
 
 
-class LitLaplaceMLPClassifier(_EvidenceSteps, PredictiveClassifier):
+class LitLaplaceMLPClassifier(LaplaceModel, PredictiveClassifier):
     """A perceptron with a softmax whose uncertainty is the curvature around its weights.
 
     Args:
         in_features: Size D of each input.
         num_classes: Number K of classes.
         num_train: Number N of training rows, which the prior is divided by.
-        hidden_sizes: Width of each hidden layer.
-        activation: Non-linearity.
         structure: Form of the covariance: of all weights, of each layer as a Kronecker product, or
             of the last layer alone.
-        prior_precision: Prior precision of the weights, for standardised data; None chooses one for
-            each layer by the evidence.
         num_draws: Draws S of the linearised logits per prediction.
-        evidence_every: Optimizer steps between two steps of the evidence.
-        optimizer: Makes the optimizer from the parameters.
-        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+        laplace: Further arguments of :class:`LaplaceModel`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -283,23 +292,15 @@ class LitLaplaceMLPClassifier(_EvidenceSteps, PredictiveClassifier):
         in_features: int,
         num_classes: int,
         num_train: int,
-        hidden_sizes: Sequence[int] = (50,),
-        activation: Activation = "tanh",
         structure: Structure = "kron",
-        prior_precision: float | None = None,
         num_draws: int = 100,
-        evidence_every: int = 50,
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        lr_scheduler: LRSchedulerCallable | None = None,
+        **laplace: Any,
     ) -> None:
-        super().__init__(in_features, num_classes, optimizer, lr_scheduler)
+        sizes = (in_features, num_classes)
+        super().__init__(*sizes, num_train=num_train, structure=structure, **laplace)
         if num_draws < 1:
             raise ValueError(f"num_draws must be at least 1, got {num_draws}")
-        _check_every(evidence_every)
-        self.num_train, self.num_draws, self.evidence_every = num_train, num_draws, evidence_every
-        net = MLP(in_features, hidden_sizes, num_classes, activation)
-        self.laplace = LaplaceMLP(net, structure, prior_precision)
-        self.register_buffer("last_evidence", torch.tensor(0))
+        self.num_draws = num_draws
 
     def step(self, batch: SupervisedBatch) -> StepOutput:
         """Cross-entropy plus the prior's share."""
@@ -336,8 +337,3 @@ class LitLaplaceMLPClassifier(_EvidenceSteps, PredictiveClassifier):
         """One fixed-point step of the prior."""
         self.fit_posterior(batches)
         self.laplace.choose_prior()
-
-
-def _check_every(evidence_every: int) -> None:
-    if evidence_every < 1:
-        raise ValueError(f"evidence_every must be at least 1, got {evidence_every}")

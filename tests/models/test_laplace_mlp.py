@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
@@ -166,3 +167,18 @@ def test_predictions_do_not_depend_on_the_batch():
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         LitLaplaceMLP(D, K, N, **arguments)
+
+
+@pytest.mark.parametrize("model", [LitLaplaceMLP, LitLaplaceMLPClassifier])
+def test_the_command_knows_the_shared_arguments(model):
+    """One base holds them; they reach the options, the hyperparameters and their texts."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(model, "model")
+    helped = parser.format_help()
+    for name in ("hidden_sizes", "activation", "structure", "prior_precision", "evidence_every"):
+        assert f"--model.{name}" in helped
+    assert "Optimizer steps between two steps of the evidence" in helped
+    made = model(D, K, N, hidden_sizes=[4], evidence_every=7)
+    again = model(**made.hparams)
+    assert again.evidence_every == 7
+    assert again.laplace.net[0].out_features == 4
