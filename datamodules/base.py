@@ -21,7 +21,7 @@ from datamodules.seeds import split_seed
 if TYPE_CHECKING:
     import pandas as pd
 
-Split = Literal["train", "val", "test", "predict"]
+Split = Literal["train", "val", "test", "predict", "ood"]
 _STAGE_SPLITS: dict[str, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),

@@ -73,6 +73,8 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         folds: Number of parts that are the test in turn, in place of ``test_fraction``; a ``fit``
             that names no ``fold`` fits them all and gives mean and spread.
         fold: Which of the ``folds`` is the test, from 0.
+        ood_path: Table of rows unlike the training rows, which uncertainty should tell from the
+            test rows; its target may be absent.
 
     Raises:
         InputError: If a file, column or value is missing or wrong; the message names it.
@@ -104,6 +106,7 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         class_weight: ClassWeight = "none",
         folds: int = 0,
         fold: int = 0,
+        ood_path: str | Any | None = None,
     ) -> None:
         super().__init__(batch_size or 32, seed)
         self.path, self._task = path, task
@@ -115,7 +118,7 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         self.group, self.time = group, time
         self.val_path, self.test_path = val_path, test_path
         self.weight, self.class_weight = weight, class_weight
-        self.folds, self.fold = folds, fold
+        self.folds, self.fold, self.ood_path = folds, fold, ood_path
         check_folds(folds, fold, time, test_path is not None or test_rows is not None)
         given = {"val": val_path, "test": test_path}
         self._splitting = Splitting(
@@ -327,13 +330,20 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
 
     @cached_property
     def _to_predict(self) -> Encoded:
-        table = read_table(self.predict_path, self.sep, self.header)
+        return self._encode_new(self.predict_path)
+
+    def _encode_new(self, path: str | Any | None) -> Encoded:
+        """Rows of another table, whose target may be absent."""
+        table = read_table(path, self.sep, self.header)
         rows = {"predict": np.arange(len(table))}
         return self._encode(table, rows, known=False)["predict"]  # type: ignore[no-any-return]
 
     def make_split(self, split: Split) -> SupervisedBatch:
         """Rows of one split; categories as codes."""
-        data = self._to_predict if split == "predict" else self._encoded[split]
+        if split == "ood":
+            data = self._encode_new(self.ood_path)
+        else:
+            data = self._to_predict if split == "predict" else self._encoded[split]
         return data.batch(0 if self.class_names else len(self.targets))
 
     def one_hot(self, batch: SupervisedBatch) -> SupervisedBatch:

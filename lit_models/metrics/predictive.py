@@ -6,6 +6,7 @@ from torchmetrics import Accuracy, CalibrationError, Metric
 
 from lit_models.layers.densities import GaussianMixture
 from lit_models.metrics.scores import CrossEntropy
+from lit_models.metrics.selective import ClassificationAURC, RegressionAURC
 
 
 class MixtureMetric(Metric):
@@ -146,6 +147,52 @@ class QuantileCalibration(Metric):
         return (observed - nominal).abs().mean()
 
 
+class PredictiveStd(MixtureMetric):
+    """Mean standard deviation of the densities, in units of the target: their sharpness.
+
+    Gneiting, Balabdaoui and Raftery, "Probabilistic forecasts, calibration and sharpness" (2007):
+    of the densities that are calibrated, the sharpest are the best.
+    """
+
+    def score(self, mixture: GaussianMixture, target: Tensor) -> Tensor:
+        """Square root of the total variance."""
+        return mixture.variance.sqrt()
+
+
+class BrierScore(Metric):
+    r"""Squared distance of the probabilities from the class, :math:`\sum_k (p_k - 1[y = k])^2`.
+
+    Brier, "Verification of forecasts expressed in terms of probability" (1950): between 0 and 2.
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, log_probs: Tensor, target: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            log_probs: Logits or log probabilities, ``(B, K)``.
+            target: Classes, ``(B,)``.
+        """
+        probs = log_probs.softmax(1)
+        at_target = probs.gather(1, target.unsqueeze(1))[:, 0]
+        scores = probs.square().sum(1) - 2 * at_target + 1
+        self.total += scores.to(self.total.dtype).sum()
+        self.count += len(target)
+
+    def compute(self) -> Tensor:
+        """Mean over all rows."""
+        return self.total / self.count
+
+
 def regression_metrics() -> dict[str, Metric]:
     """Metrics of a predictive density by name, fed with ``(GaussianMixture, target)``."""
     return {
@@ -155,6 +202,11 @@ def regression_metrics() -> dict[str, Metric]:
         "width_95": IntervalWidth(0.95),
         "crps": MixtureCRPS(),
         "calibration_error": QuantileCalibration(),
+        "coverage_50": IntervalCoverage(0.5),
+        "coverage_80": IntervalCoverage(0.8),
+        "coverage_90": IntervalCoverage(0.9),
+        "sharpness": PredictiveStd(),
+        "aurc": RegressionAURC(),
     }
 
 
@@ -164,4 +216,6 @@ def classification_metrics(num_classes: int) -> dict[str, Metric]:
         "accuracy": Accuracy(task="multiclass", num_classes=num_classes),
         "cross_entropy": CrossEntropy(),
         "calibration_error": CalibrationError(task="multiclass", num_classes=num_classes),
+        "brier": BrierScore(),
+        "aurc": ClassificationAURC(),
     }
