@@ -338,7 +338,7 @@ class LitRecurrentForecaster(LitIntervalForecaster):
         if self.skip is not None:
             out = out + self.skip(window[..., : self.num_targets].flatten(1))
         width = 1 if self.mode == "rolling" else self.num_targets * self.head.num_params
-        steps = out.reshape(len(out), -1, width)
+        steps = out.reshape(out.shape[0], -1, width)
         if self.known is not None and known is not None:
             ahead, auxiliary = steps[:, : self.horizon], steps[:, self.horizon :]
             steps = torch.cat([ahead + self.known(known, summary), auxiliary], dim=1)

@@ -14,6 +14,7 @@ from datamodules.own.series_forecast import forecast_frame
 from datamodules.own.series_reader import SeriesReader
 from datamodules.own.series_rivals import Errors, LinearStart, fit_ridge, rival_errors
 from datamodules.own.series_scale import Transform, series_scales
+from datamodules.own.series_statistics import statistical_errors
 
 
 class CSVSeriesDataModule(SeriesReader):
@@ -66,7 +67,7 @@ class CSVSeriesDataModule(SeriesReader):
         self,
         path: Any,
         target: str | Sequence[str],
-        covariates: Sequence[str] = (),
+        covariates: str | Sequence[str] = (),
         window: int = 48,
         horizon: int = 1,
         date: str | None = None,
@@ -79,8 +80,8 @@ class CSVSeriesDataModule(SeriesReader):
         batch_size: int | None = None,
         seed: int = 0,
         series: str | Sequence[str] = (),
-        known: Sequence[str] = (),
-        static: Sequence[str] = (),
+        known: str | Sequence[str] = (),
+        static: str | Sequence[str] = (),
         calendar: bool = False,
         gaps: Gaps = "error",
         transform: Transform = "none",
@@ -143,11 +144,13 @@ class CSVSeriesDataModule(SeriesReader):
     def _rival_errors(self) -> dict[str, Errors]:
         """Errors of each rival; the ridge regression is that of the target as it stands."""
         rows, scaler, ridge = self.rows, self.scaler, self.linear_start
+        test = self.origins("test")
         if scaler.power is not None:
             scales = series_scales(self, self.table, None, recall=False)
             rows, scaler = self.rows_with(scales), self.scaler_of(scales, None)
             ridge = fit_ridge(rows, self.origins("train"), self.origins("val"), scaler)
-        return rival_errors(rows, self.origins("test"), scaler, ridge, self.season)
+        cheap = rival_errors(rows, test, scaler, ridge, self.season)
+        return cheap | statistical_errors(rows, test, self.table.offsets[:-1], self.season)
 
     @cached_property
     def _rival_scores(self) -> dict[str, dict[str, float]]:

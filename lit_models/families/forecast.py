@@ -137,7 +137,7 @@ class LitForecaster(LitModule):
     def _start(self, windows: ScaledWindows, like: Tensor) -> Tensor | None:
         if self.start is None:
             return None
-        return self.head.start(self.start(windows), self.start.deviations(len(like)).to(like))
+        return self.head.start(self.start(windows), self.start.deviations(like.shape[0]).to(like))
 
     def params(self, batch: SeriesBatch) -> Tensor:
         """Parameters of the head for each step, ``(R, H or more, P)``, in the model's units."""

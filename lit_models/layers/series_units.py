@@ -108,7 +108,7 @@ def target_rows(batch: SeriesBatch, num_targets: int, mean: Tensor, std: Tensor)
     """
     if num_targets == 1:
         return batch
-    count = len(batch.x)
+    count = batch.x.shape[0]  # len() would be a constant of an exported model
     center, scale = (
         (like.expand(count, -1) if own is None else own)[:, :num_targets].reshape(-1, 1)
         for own, like in ((batch.center, mean), (batch.scale, std))
@@ -185,7 +185,7 @@ class LinearStart(nn.Module):
         if windows.known is not None:
             parts.append(windows.known.flatten(1))
         change = torch.nn.functional.linear(torch.cat(parts, dim=1), self.weight, self.bias)
-        return _by_target(last + change.reshape(len(change), -1, m))
+        return _by_target(last + change.reshape(change.shape[0], -1, m))
 
 
 class KnownSteps(nn.Module):
