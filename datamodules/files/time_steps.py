@@ -1,4 +1,4 @@
-"""The step from one date of a series to the next, in even units or in calendar months."""
+"""The step from one date of a series to the next: even units, working days or calendar months."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 Array = np.ndarray[Any, Any]
-Unit = Literal["ns", "month"]
+Unit = Literal["ns", "workday", "month"]
 
 _DAY = 86_400 * 10**9
 _NAMES = {_DAY: "day", 3600 * 10**9: "hour", 60 * 10**9: "minute", 10**9: "second"}
@@ -17,7 +17,7 @@ class Step(NamedTuple):
 
     Attributes:
         size: Number of units.
-        unit: Nanoseconds, or calendar months.
+        unit: Nanoseconds, days from Monday to Friday, or calendar months.
         month_end: Whether a monthly date is the last day of its month.
     """
 
@@ -30,6 +30,10 @@ class Step(NamedTuple):
         if self.unit == "month":
             months = dates.astype("datetime64[M]").astype(np.int64)
             return np.asarray(months / self.size)
+        if self.unit == "workday":
+            days = dates.astype("datetime64[D]")
+            weekend = ~np.is_busday(days)  # between two steps, so that it is on no grid
+            return np.busday_count(np.datetime64("1970-01-01"), days) - 0.5 * weekend
         whole, rest = np.divmod(dates.astype("datetime64[ns]").astype(np.int64), self.size)
         return np.asarray(whole + rest / self.size)
 
@@ -39,6 +43,9 @@ class Step(NamedTuple):
         counts = np.arange(1, num_steps + 1)
         if self.unit == "ns":
             return np.asarray(date + (counts * self.size).astype("timedelta64[ns]"))
+        if self.unit == "workday":
+            days = np.busday_offset(date.astype("datetime64[D]"), counts, roll="backward")
+            return np.asarray(days.astype("datetime64[ns]"))
         offset: Any = pd.offsets.MonthEnd if self.month_end else pd.DateOffset
         moved = [
             pd.Timestamp(date) + (offset(int(k)) if self.month_end else offset(months=int(k)))
@@ -50,6 +57,8 @@ class Step(NamedTuple):
         """The step in words."""
         if self.unit == "month":
             unit = ("year", self.size // 12) if self.size % 12 == 0 else ("month", self.size)
+        elif self.unit == "workday":
+            unit = ("working day", self.size)
         else:
             size = next((s for s in _NAMES if self.size % s == 0), None)
             unit = ("ns", self.size) if size is None else (_NAMES[size], self.size // size)
@@ -69,6 +78,8 @@ def find_step(dates: Array, offsets: Array) -> Step | None:
         return None
     steps = np.diff(dates.astype("datetime64[ns]").astype(np.int64))[inner]
     size = _commonest(steps)
+    if size == _DAY and _are_workdays(dates, steps):
+        return Step(1, "workday")
     if size >= 28 * _DAY:
         months = dates.astype("datetime64[M]")
         days = (dates.astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64)
@@ -79,6 +90,13 @@ def find_step(dates: Array, offsets: Array) -> Step | None:
         if month_end or len(np.unique(days)) == 1:
             return Step(_commonest(np.diff(months.astype(np.int64))[inner]), "month", month_end)
     return Step(size, "ns")
+
+
+def _are_workdays(dates: Array, steps: Array) -> bool:
+    """Whether whole days leave out every weekend, and do so twice at least."""
+    days = dates.astype("datetime64[D]")
+    whole = bool((days.astype(dates.dtype) == dates).all())
+    return whole and bool(np.is_busday(days).all()) and int((steps >= 3 * _DAY).sum()) > 1
 
 
 def _commonest(steps: Array) -> int:
@@ -95,7 +113,7 @@ def cycles(dates: Array, step: Step) -> Array:
     """
     stamps = pd.DatetimeIndex(dates)
     seconds = stamps.hour * 3600 + stamps.minute * 60 + stamps.second
-    days = 30 * step.size if step.unit == "month" else step.size / _DAY
+    days = {"month": 30 * step.size, "workday": step.size}.get(step.unit, step.size / _DAY)
     turns = [
         (1, seconds / 86_400),
         (7, (stamps.dayofweek + seconds / 86_400) / 7),

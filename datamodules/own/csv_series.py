@@ -33,7 +33,7 @@ class CSVSeriesDataModule(SeriesReader):
         horizon: Number H of steps to forecast.
         date: Column of dates, which are checked and forecast on; found by itself when it is the
             first column and holds dates as text. Years (2024), months (202401) and days (20240131)
-            may be plain numbers.
+            may be plain numbers. Several columns (year, month, day, ...) are one date together.
         num_train_rows: Rows of each series for training; by default what the others leave.
         val_rows: Rows of each series for validation, or their share.
         test_rows: Rows of each series for the test, or their share.
@@ -70,7 +70,7 @@ class CSVSeriesDataModule(SeriesReader):
         covariates: str | Sequence[str] = (),
         window: int = 48,
         horizon: int = 1,
-        date: str | None = None,
+        date: str | Sequence[str] | None = None,
         num_train_rows: int | None = None,
         val_rows: int | float = 0.2,
         test_rows: int | float = 0.2,
@@ -92,7 +92,9 @@ class CSVSeriesDataModule(SeriesReader):
     ) -> None:
         super().__init__(1 if batch_size is None else batch_size, seed, eval_batch_size=2048)
         at_least(window=(window, 1), horizon=(horizon, 1), stride=(stride, 1), season=(season, 0))
-        at_least(folds=(folds, 0), fold=(fold or 0, 0))
+        at_least(folds=(folds, 0), fold=(fold, 0), num_train_rows=(num_train_rows, 1))
+        if folds == 1:
+            raise InputError("folds must be 2 or more, or 0 for a single test part, got 1")
         if (fold or 0) >= max(folds, 1):
             raise InputError(f"fold {fold} is none of {folds}; the first is fold 0")
         self.columns = Columns(
@@ -193,6 +195,5 @@ class CSVSeriesDataModule(SeriesReader):
 
     def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
         """One row a forecast step: series, date or row, step, forecast, interval, truth."""
-        if self.predict_windows == "test":
-            return forecast_frame(self, self.table, outputs, self.origins("test"))
-        return forecast_frame(self, self.predict_table, outputs, None)
+        test = self.predict_windows == "test"
+        return forecast_frame(self, outputs, self.origins("test") if test else None)

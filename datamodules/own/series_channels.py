@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamodules.errors import InputError
+from datamodules.files.columns import looks_missing
 from datamodules.files.notes import say
 from datamodules.files.tables import Table
 from datamodules.own.series_columns import Columns, Gaps
@@ -82,7 +83,19 @@ class ChannelReader:
         return Channels(np.concatenate(parts, axis=1), kinds, names, num_known)
 
     def _numbers(self, name: str) -> Array:
-        return self._table[name].numbers(look_missing=self._gaps != "error")
+        column = self._table[name]
+        try:
+            return column.numbers(look_missing=self._gaps != "error")
+        except InputError as error:
+            cells = column.text()
+            absent = [row for row, cell in enumerate(cells) if cell and looks_missing(cell)]
+            if self._gaps != "error" or not absent:
+                raise
+            raise InputError(
+                f"{column.at(absent[0])} is {cells[absent[0]]!r}, no number ({len(absent):,} such "
+                "in all); use --data.gaps fill (the last value stands in) or mask (the model is "
+                "told)"
+            ) from error
 
     def _channel(self, name: str) -> tuple[Array, bool]:
         """A column as one channel, or one channel a category; and whether it holds categories."""

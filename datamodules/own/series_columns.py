@@ -14,7 +14,8 @@ class Columns(NamedTuple):
     Attributes:
         targets: Columns to forecast.
         series: Columns that tell the series apart.
-        date: Column of dates; None where it is to be found.
+        date: Column of dates, or several that are one together (year, month, ...); None where it
+            is to be found.
         known: Columns known ahead.
         covariates: Columns observed up to the last row.
         static: Columns that are constant in each series.
@@ -25,7 +26,7 @@ class Columns(NamedTuple):
 
     targets: Sequence[str]
     series: Sequence[str] = ()
-    date: str | None = None
+    date: str | Sequence[str] | None = None
     known: Sequence[str] = ()
     covariates: Sequence[str] = ()
     static: Sequence[str] = ()
@@ -35,7 +36,7 @@ class Columns(NamedTuple):
     @property
     def named(self) -> list[str]:
         """All columns that must be in the file."""
-        date = [] if self.date is None else [self.date]
+        date = [] if self.date is None else names_of(self.date)
         return [*self.targets, *self.series, *date, *self.known, *self.covariates, *self.static]
 
     @property

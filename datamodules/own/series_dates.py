@@ -1,5 +1,6 @@
 """Dates of series: one format a column, read piece by piece; in UTC where cells have offsets."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from datamodules.errors import InputError
 from datamodules.files import dates as date_cells
 from datamodules.files.csv_files import check_complete
 from datamodules.files.notes import say
-from datamodules.files.tables import Column
+from datamodules.files.tables import Column, Table
 
 Array = np.ndarray[Any, Any]
+_UNITS = ("year", "month", "day", "hour", "minute", "second")
 
 
 def holds_dates(column: Column) -> bool:
@@ -48,6 +50,32 @@ def parse_dates(column: Column, decided: dict[str, Any]) -> Array:
             read = read.dt.tz_convert("UTC").dt.tz_localize(None)
         parts.append(piece.spread(read.to_numpy(dtype="datetime64[ns]")))
     return np.concatenate(parts)
+
+
+def assembled_dates(table: Table, names: Sequence[str]) -> Array:
+    """Dates whose parts stand in columns of their own, ``(rows,)`` datetime64 in ns.
+
+    Args:
+        table: The file.
+        names: Columns called ``year``, ``month``, ``day`` and perhaps ``hour``, ``minute`` and
+            ``second``, in capitals or not.
+
+    Raises:
+        InputError: If a column has another name, or a row is no date.
+    """
+    units = [name.lower().removesuffix("s") for name in names]
+    if not {"year", "month", "day"} <= set(units) <= set(_UNITS):
+        raise InputError(
+            f"{table.where}: several columns are one date if they are called {', '.join(_UNITS)} "
+            f"(the first three at least), got {', '.join(names)}"
+        )
+    parts = {unit: table[name].numbers() for unit, name in zip(units, names, strict=True)}
+    dates = pd.to_datetime(pd.DataFrame(parts), errors="coerce")
+    wrong = np.flatnonzero(dates.isna())
+    if len(wrong):
+        cells = "-".join(str(table[name].text()[wrong[0]]) for name in names)
+        raise InputError(f"{table[names[0]].at(int(wrong[0]))}: {cells} is no date")
+    return dates.to_numpy(dtype="datetime64[ns]")
 
 
 def _format(column: Column) -> str:

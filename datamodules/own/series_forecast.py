@@ -1,7 +1,7 @@
 """Forecasts beyond the end of each series: the last windows, and the table of what is forecast."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datamodules.batches import SeriesBatch
 from datamodules.errors import InputError
+from datamodules.files.notes import say
 from datamodules.files.time_steps import cycles
 from datamodules.loading.windows import Origins
 from datamodules.own.series_options import SeriesOptions
@@ -23,88 +24,110 @@ _MOST_FOLLOWED = 50_000
 _MOST_OF_A_SERIES = 2_000
 
 
-def last_windows(
-    data: SeriesOptions,
-    table: SeriesTable,
-    history: Callable[[], SeriesTable] | None,
-) -> SeriesBatch:
+class LastRows(NamedTuple):
+    """Series whose steps behind the last row are forecast.
+
+    Attributes:
+        table: The file to predict, with rows behind its last targets where columns are known ahead.
+        past: Where the last targets stand: the same, or the file that it continues.
+        number: Number of each series in ``table``, ``(P,)``.
+        place: Its number in ``past``, ``(P,)``.
+    """
+
+    table: SeriesTable
+    past: SeriesTable
+    number: Array
+    place: Array
+
+
+def last_rows(data: SeriesOptions) -> LastRows:
+    """The series to forecast; those shorter than the window are left out, which is said.
+
+    Raises:
+        InputError: If there is none, or the file continues another that it does not fit.
+    """
+    table = data.predict_table
+    past, index = table, np.arange(len(table.names))
+    place = index
+    if data.predict_path is not None and (table.ends == table.offsets[:-1]).all():
+        past = data.table
+        place = _continued(table, past)
+    lengths = past.ends[place] - past.offsets[place]
+    long = lengths >= data.window
+    if not long.all():
+        first = int(np.flatnonzero(~long)[0])
+        name = " ".join(table.names[first])
+        which = f", series {name!r}," if len(long) > 1 else ""
+        text = f"{past.where}{which} has {lengths[first]} rows; a window needs {data.window}"
+        if not long.any():
+            raise InputError(text)
+        say(f"{text}: {int((~long).sum()):,} of {len(long):,} series are not forecast")
+    return LastRows(table, past, index[long], place[long])
+
+
+def last_windows(data: SeriesOptions) -> SeriesBatch:
     """The window at the end of each series, with what is known of the steps behind it.
 
     Args:
         data: The options, and what a run knows.
-        table: The series to forecast, with rows behind their last target where columns are known
-            ahead.
-        history: Gives the series that the rows of ``table`` continue, where it has no target.
 
     Raises:
-        InputError: If a series is shorter than the window, or what is known ahead ends too early.
+        InputError: If no series is as long as the window, or what is known ahead ends too early.
     """
-    past, continues = table, bool((table.ends == table.offsets[:-1]).all())
-    if continues and history is not None:
-        past = _same_series(table, history())
-    windows, known = [], []
-    for index, name in enumerate(table.names):
-        end, start = int(past.ends[index]), int(past.offsets[index])
-        if end - start < data.window:
-            which = f", series {' '.join(name)!r}," if len(table.names) > 1 else ""
-            raise InputError(
-                f"{past.where}{which} has {end - start} rows; a window needs {data.window}"
-            )
-        windows.append(past.values[end - data.window : end])
-        first = int(table.ends[index])
-        known.append(_ahead(data, table, past, index, first))
+    rows = last_rows(data)
+    past, place = rows.past, rows.place
+    ends = past.ends[place]
+    windows = [past.values[end - data.window : end] for end in ends]
+    known = [_ahead(data, rows, which) for which in range(len(place))]
     x = torch.from_numpy(np.stack(windows))
-    numbers = data.numbers_of(table.names)
-    center, scale, naive = series_scales(data, past, data.target_power)
+    center, scale, naive = (part[place] for part in series_scales(data, past, data.target_power))
     own = data.grouped
     together = (data.num_targets,) if data.num_targets > 1 else ()
-    shape = (len(x), data.horizon, *together)
     return SeriesBatch(
         x=x,
-        y=torch.full(shape, torch.nan, dtype=torch.float64),
+        y=torch.full((len(x), data.horizon, *together), torch.nan, dtype=torch.float64),
         known=torch.from_numpy(np.stack(known)) if data.num_known else None,
-        series=numbers,
-        time=torch.from_numpy(past.ends.copy()),
+        series=data.numbers_of(past.names)[place],
+        time=torch.from_numpy(ends.copy()),
         center=center if own else None,
         scale=scale if own else None,
         naive_error=naive,
     )
 
 
-def _same_series(table: SeriesTable, history: SeriesTable) -> SeriesTable:
-    """The history, its series in the order of the table that continues them."""
-    if table.names != history.names:
+def _continued(table: SeriesTable, history: SeriesTable) -> Array:
+    """Number of each series of a table in the history that it continues."""
+    known = {name: number for number, name in enumerate(history.names)}
+    other = [name for name in table.names if name not in known]
+    if other:
         raise InputError(
-            f"{table.where} has no target and other series than {history.where}; give the targets "
-            "of the last window"
+            f"{table.where} has no target, and series {' '.join(other[0])!r} is not in "
+            f"{history.where}; give the targets of its last window"
         )
-    if history.dates is not None and table.dates is not None and history.step is not None:
-        for index, name in enumerate(table.names):
-            last = history.dates[history.ends[index] - 1]
-            due, first = history.step.after(last, 1)[0], table.dates[table.offsets[index]]
-            if first != due:
-                raise InputError(
-                    f"{table.where}{' ' * bool(name)}{' '.join(name)} begins at "
-                    f"{pd.Timestamp(first)}; {history.where} ends at {pd.Timestamp(last)}, so that "
-                    f"{pd.Timestamp(due)} is due"
-                )
-    return history
+    place = np.array([known[name] for name in table.names])
+    if history.dates is None or table.dates is None or history.step is None:
+        return place
+    for name, start, number in zip(table.names, table.offsets[:-1], place, strict=True):
+        last = history.dates[history.ends[number] - 1]
+        due, first = history.step.after(last, 1)[0], table.dates[start]
+        if first != due:
+            which = f", series {' '.join(name)!r}," if name else ""
+            raise InputError(
+                f"{table.where}{which} begins at {pd.Timestamp(first)}; {history.where} ends at "
+                f"{pd.Timestamp(last)}, so that {pd.Timestamp(due)} is due"
+            )
+    return place
 
 
-def _ahead(
-    data: SeriesOptions,
-    table: SeriesTable,
-    past: SeriesTable,
-    index: int,
-    first: int,
-) -> Array:
+def _ahead(data: SeriesOptions, rows: LastRows, which: int) -> Array:
     """Channels known ahead at the steps to forecast, ``(H, K)``."""
-    columns = table.num_known_columns
-    stop = int(table.offsets[index + 1])
+    table, past, place = rows.table, rows.past, int(rows.place[which])
+    index, columns = int(rows.number[which]), table.num_known_columns
+    first, stop = int(table.ends[index]), int(table.offsets[index + 1])
     if columns and stop - first < data.horizon:
-        which = f" of series {' '.join(table.names[index])!r}" if len(table.names) > 1 else ""
+        named = f" of series {' '.join(table.names[index])!r}" if len(table.names) > 1 else ""
         raise InputError(
-            f"{table.where} has {stop - first} rows behind the last target{which}; a horizon of "
+            f"{table.where} has {stop - first} rows behind the last target{named}; a horizon of "
             f"{data.horizon} needs as many with {', '.join(data.columns.known)} and no target"
         )
     channels = slice(table.num_targets, table.num_targets + columns)
@@ -113,7 +136,7 @@ def _ahead(
         return given if columns else np.empty((data.horizon, 0))
     assert past.dates is not None
     assert past.step is not None
-    dates = past.step.after(past.dates[past.ends[index] - 1], data.horizon)
+    dates = past.step.after(past.dates[past.ends[place] - 1], data.horizon)
     waves = cycles(dates, past.step)
     return np.concatenate([given, waves], axis=1) if columns else waves
 
@@ -130,9 +153,7 @@ def followed_windows(data: SeriesOptions) -> Iterator[SeriesBatch]:
     if data.predict_windows == "test":
         yield from blocks(data.rows, data.origins("test"))
         return
-    table, last = data.predict_table, data.windows("predict")
-    if (table.ends == table.offsets[:-1]).all() and data.predict_path is not None:
-        table = data.table
+    table, last = last_rows(data).past, data.windows("predict")
     trained = data.trained_rows
     if trained is not None:
         scales = series_scales(data, table, data.target_power)
@@ -157,7 +178,6 @@ def _untrained(data: SeriesOptions, table: SeriesTable, trained: Array) -> Origi
 
 def forecast_frame(
     data: SeriesOptions,
-    table: SeriesTable,
     outputs: Mapping[str, Tensor],
     origins: Origins | None,
 ) -> pd.DataFrame:
@@ -165,7 +185,6 @@ def forecast_frame(
 
     Args:
         data: The options.
-        table: The series that were forecast.
         outputs: Forecasts and ends of intervals ``(N, H)`` by name.
         origins: The windows that were forecast; None for those at the end of each series.
 
@@ -175,13 +194,11 @@ def forecast_frame(
     """
     horizon, together = data.horizon, data.num_targets
     if origins is None:
-        past = table
-        if data.predict_path is not None and (table.ends == table.offsets[:-1]).all():
-            past = data.table
-        series, row = np.arange(len(table.names)), past.ends
+        _, past, _, series = last_rows(data)
+        row = past.ends[series]
         outputs = {name: part for name, part in outputs.items() if name != "target"}
     else:
-        past, series, row = table, origins.series.numpy(), origins.row.numpy()
+        past, series, row = data.table, origins.series.numpy(), origins.row.numpy()
     columns: dict[str, Any] = {}
     for place, name in enumerate(data.columns.series):
         labels = np.array([label[place] for label in past.names], dtype=object)

@@ -7,8 +7,8 @@ import pandas as pd
 
 from datamodules.errors import InputError
 from datamodules.files.tables import Table
-from datamodules.own.series_columns import Columns
-from datamodules.own.series_dates import holds_dates, parse_dates
+from datamodules.own.series_columns import Columns, names_of
+from datamodules.own.series_dates import assembled_dates, holds_dates, parse_dates
 
 Array = np.ndarray[Any, Any]
 
@@ -55,16 +55,23 @@ class RowLabels:
         self.names = [key if isinstance(key, tuple) else (key,) for key in levels]
 
     def _read_dates(self) -> Array | None:
-        name = self._columns.date or self._decided.get("date") or self._found_date()
-        self._check_one_series(name)
-        self._decided["date"] = name
-        if name is None:
+        given = self._columns.date or self._decided.get("date") or self._found_date()
+        names = [] if given is None else names_of(given)
+        self._check_one_series(names)
+        self._decided["date"] = given
+        if not names:
             return None
-        column = self._table[name]
-        column.check_complete()
-        dates = parse_dates(column, self._decided)[self.rows]
-        self._check_ascending(dates, name)
+        dates = self._parsed(names)[self.rows]
+        self._check_ascending(dates, names)
         return dates
+
+    def _parsed(self, names: list[str]) -> Array:
+        """Dates in the order of the file."""
+        for name in names:
+            self._table[name].check_complete()
+        if len(names) > 1:
+            return assembled_dates(self._table, names)
+        return parse_dates(self._table[names[0]], self._decided)
 
     def _found_date(self) -> str | None:
         """The first column beside the series', if it is not used and holds dates as text."""
@@ -76,29 +83,27 @@ class RowLabels:
             return None
         return name if holds_dates(column) else None
 
-    def _check_one_series(self, date: str | None) -> None:
+    def _check_one_series(self, date: list[str]) -> None:
         """Refuses a column of names that would be glued over."""
-        if self._columns.series or (date is not None and self._ascends(date)):
+        if self._columns.series or (date and self._ascends(date)):
             return
         for name, column in self._table.columns.items():
-            if name in self._columns.named or name == date or column.is_numeric:
+            if name in self._columns.named or name in date or column.is_numeric:
                 continue
             cells = column.text()
-            if date is not None or _cuts_in_series(cells):
+            if date or _cuts_in_series(cells):
                 raise InputError(
                     f"{self._table.where}: {name!r} holds {len(set(cells)):,} different names such "
                     f"as {cells[0]!r}; use --data.series {name} if each is a series of its own"
-                    + ("" if date is not None else ", or remove the column")
+                    + ("" if date else ", or remove the column")
                 )
 
-    def _ascends(self, name: str) -> bool:
-        column = self._table[name]
-        if len(column.missing) and column.missing.any():
+    def _ascends(self, names: list[str]) -> bool:
+        if any(self._table[name].missing.any() for name in names):
             return True  # another message names the cell
-        dates = parse_dates(column, self._decided).astype(np.int64)
-        return bool((np.diff(dates) > 0).all())
+        return bool((np.diff(self._parsed(names).astype(np.int64)) > 0).all())
 
-    def _check_ascending(self, dates: Array, name: str) -> None:
+    def _check_ascending(self, dates: Array, names: list[str]) -> None:
         steps = np.diff(dates.astype(np.int64))
         steps[self.offsets[1:-1] - 1] = 1
         wrong = np.flatnonzero(steps <= 0)
@@ -107,24 +112,23 @@ class RowLabels:
         index = int(wrong[0])
         before, after = (pd.Timestamp(dates[i]) for i in (index, index + 1))
         hour = (before - after) / pd.Timedelta(hours=1)
-        if hour <= 1 and after.dayofweek == SUNDAY and after.hour < 4 and self._steps_in_day():
+        if hour <= 1 and after.dayofweek == SUNDAY and after.hour < 4 and self._steps_in_day(names):
             fix = "it looks like the end of summer time; write the dates in UTC"
         else:
-            other = self._separating(dates)
+            other = self._separating(dates, names)
             fix = "sort the rows by date and drop repeated ones" + (
                 f", or use --data.series {other} if the file holds several series" if other else ""
             )
-        place = self._table[name].at(int(self.rows[index + 1]))
+        place = self._table[names[0]].at(int(self.rows[index + 1]))
         raise InputError(f"{place} {after} does not follow {before}; {fix}")
 
-    def _steps_in_day(self) -> bool:
-        cells = self._table[str(self._decided["date"])].text()[:2]
-        return any(":" in str(cell) for cell in cells)
+    def _steps_in_day(self, names: list[str]) -> bool:
+        return len(names) > 3 or any(":" in str(cell) for cell in self._table[names[0]].text()[:2])
 
-    def _separating(self, dates: Array) -> str | None:
+    def _separating(self, dates: Array, names: list[str]) -> str | None:
         """A column within whose values the dates ascend."""
         for name, column in self._table.columns.items():
-            if name in self._columns.named or name == self._decided["date"]:
+            if name in self._columns.named or name in names:
                 continue
             codes, levels = pd.factorize(column.text()[self.rows])
             order = np.argsort(codes, kind="stable")

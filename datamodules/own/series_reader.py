@@ -184,8 +184,7 @@ class SeriesReader(LitDataModule[SeriesBatch]):
     def make_split(self, split: Split) -> Any:
         """Origins of the windows of a split, or the windows at the end of each series."""
         if split == "predict":
-            history = None if self.predict_path is None else lambda: self.table
-            return last_windows(self, self.predict_table, history)
+            return last_windows(self)
         return split_origins(self, split)
 
     def origins(self, split: Split) -> Origins:

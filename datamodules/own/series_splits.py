@@ -16,10 +16,12 @@ from datamodules.own.series_table import SeriesTable
 Array = np.ndarray[Any, Any]
 
 
-def _count(rows: int | float, num_rows: Array) -> Array:
+def _count(name: str, rows: int | float, num_rows: Array) -> Array:
+    if rows <= 0 or (isinstance(rows, float) and rows >= 1):
+        raise InputError(
+            f"{name} is a number of rows from 1, or a share between 0 and 1, got {rows}"
+        )
     if isinstance(rows, float):
-        if not 0 <= rows < 1:
-            raise InputError(f"a share of the rows lies in [0, 1), got {rows}")
         return np.rint(rows * num_rows).astype(np.int64)
     return np.full(len(num_rows), rows)
 
@@ -33,11 +35,12 @@ def split_bounds(data: SeriesOptions) -> Bounds:
     table = data.table
     starts, ends = table.offsets[:-1], table.ends
     lengths = ends - starts
-    val, test = _count(data.val_rows, lengths), _count(data.test_rows, lengths)
+    val = _count("val_rows", data.val_rows, lengths)
+    test = _count("test_rows", data.test_rows, lengths)
     if data.folds:  # the earlier folds end before the test parts of the later ones
         lengths = lengths - (data.folds - 1 - (data.fold or 0)) * test
         if isinstance(data.val_rows, float):
-            val = _count(data.val_rows, np.maximum(lengths, 0))
+            val = _count("val_rows", data.val_rows, np.maximum(lengths, 0))
     rest = lengths - val - test
     train = rest if data.num_train_rows is None else np.full(len(lengths), data.num_train_rows)
     single = len(lengths) == 1

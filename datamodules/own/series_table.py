@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from datamodules.errors import InputError
 from datamodules.files.notes import say
@@ -56,7 +57,7 @@ class SeriesTable:
     ) -> None:
         self.columns, self.gaps = columns, gaps
         self.decided: dict[str, Any] = dict(known or {})
-        self.table = read_table(source)
+        self.table = read_table(_with_dates(source))
         self.where = self.table.where
         self._require()
         if not len(self.table):
@@ -185,3 +186,18 @@ class SeriesTable:
             self.values = np.concatenate(parts, axis=1)
             self.kinds[behind:behind] = ["none"] * added.shape[1]
             self.kinds += ["none"] * flags.shape[1]
+
+
+def _with_dates(source: Any) -> Any:
+    """A table whose index holds dates with a column of them; anything else as it is."""
+    if not isinstance(source, pd.DataFrame):
+        return source
+    index = source.index
+    if isinstance(index, pd.PeriodIndex):
+        index = index.to_timestamp()
+    if not isinstance(index, pd.DatetimeIndex):
+        return source
+    name = str(index.name or "date")
+    if name in source.columns:
+        raise InputError(f"the table has {name!r} both as its index and as a column; drop one")
+    return source.set_axis(index).rename_axis(name).reset_index()

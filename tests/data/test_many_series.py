@@ -108,6 +108,9 @@ def test_series_are_never_glued(tmp_path):
 def test_gaps_are_named_filled_or_masked(tmp_path, capsys):
     frame = long_frame({"a": 60}, freq="h")[["date", "y"]].reset_index(drop=True)
     frame.loc[30, "y"] = np.nan
+    named = frame.assign(y=frame["y"].astype(object).where(frame["y"].notna(), "NA"))
+    with pytest.raises(InputError, match=r"row 32: 'y' is 'NA', no number \(1 such in all\); use"):
+        CSVSeriesDataModule(write(tmp_path, named), "y", **SMALL).setup("fit")
     path = write(tmp_path, frame.drop(index=[20, 21, 22]))
     with pytest.raises(InputError, match=r"step is one hour \(1 such places, 3 rows missing\)"):
         CSVSeriesDataModule(path, "y", **SMALL).setup("fit")
@@ -217,9 +220,93 @@ def test_folds_roll_the_origin(tmp_path):
         CSVSeriesDataModule(path, "y", fold=3, **options)
 
 
+def test_a_date_may_stand_in_several_columns(tmp_path):
+    hours = pd.date_range("2024-02-28", periods=60, freq="h")
+    parts = {"Year": hours.year, "month": hours.month, "day": hours.day, "hour": hours.hour}
+    frame = pd.DataFrame({**parts, "y": np.arange(60.0)})
+    data = CSVSeriesDataModule(write(tmp_path, frame), "y", date=list(parts), **SMALL)
+    np.testing.assert_array_equal(data.table.dates, hours)
+    data.setup("predict")
+    assert str(data.prediction_frame({"prediction": torch.zeros(1, 2)})["date"][1]) == (
+        "2024-03-01 13:00:00"
+    )
+    frame.loc[7, "day"] = 31
+    with pytest.raises(InputError, match=r"row 9: 'Year': 2024-2-31-7 is no date"):
+        CSVSeriesDataModule(write(tmp_path, frame), "y", date=list(parts), **SMALL).setup("fit")
+    with pytest.raises(InputError, match="are one date if they are called year"):
+        CSVSeriesDataModule(write(tmp_path, frame), "y", date=["Year", "hour"], **SMALL).table  # noqa: B018
+
+
+def test_working_days_have_no_gap_at_a_weekend(tmp_path):
+    days = pd.bdate_range("2024-01-03", periods=60)
+    frame = pd.DataFrame({"day": days.astype(str), "y": np.arange(60.0)})
+    data = CSVSeriesDataModule(write(tmp_path, frame), "y", **SMALL)
+    assert str(data.table.step) == "one working day"
+    assert data.table.step.after(days.to_numpy()[2], 2).astype(str).tolist() == [
+        "2024-01-08T00:00:00.000000000",
+        "2024-01-09T00:00:00.000000000",
+    ]
+    holiday = write(tmp_path, frame.drop(index=[20, 21]), "holiday.csv")
+    with pytest.raises(InputError, match=r"one working day \(1 such places, 2 rows missing\)"):
+        CSVSeriesDataModule(holiday, "y", **SMALL).setup("fit")
+    filled = CSVSeriesDataModule(holiday, "y", gaps="fill", **SMALL)
+    np.testing.assert_array_equal(filled.table.dates, days)
+    saturday = pd.DataFrame({"day": days.union(pd.DatetimeIndex(["2024-02-10"])).astype(str)})
+    with pytest.raises(InputError, match="step is one day"):
+        CSVSeriesDataModule(write(tmp_path, saturday.assign(y=1.0)), "y", **SMALL).setup("fit")
+
+
+def test_the_index_of_a_table_may_hold_the_dates():
+    days = pd.date_range("2024-01-03", periods=60, freq="D")
+    for index in (days, days.to_period("D"), days.rename("when")):
+        frame = pd.DataFrame({"y": np.arange(60.0)}, index=index)
+        data = CSVSeriesDataModule(frame, "y", **SMALL)
+        np.testing.assert_array_equal(data.table.dates, days)
+        assert "y" in frame.columns
+        assert len(frame.columns) == 1  # the caller's table is as it was
+
+
+def test_a_series_shorter_than_the_window_is_not_forecast_and_named(tmp_path, capsys):
+    data = CSVSeriesDataModule(write(tmp_path, FRAME), "y", series="store", **SMALL)
+    new = write(tmp_path, long_frame({"zz": 3, "c": 9, "yy": 4}), "new.csv")
+    other = CSVSeriesDataModule("gone.csv", "y", series="store", predict_path=new, **SMALL)
+    other.adopt(data.knowledge())
+    other.setup("predict")
+    batch = other.windows("predict")
+    assert batch.series.tolist() == [2, -2]
+    own = pd.read_csv(new).query("store == 'yy'")["y"]
+    np.testing.assert_array_equal(batch.x[1, :, 0], own)
+    assert batch.center[1, 0].item() == pytest.approx(own.mean(), rel=1e-12)
+    frame = other.prediction_frame({"prediction": torch.zeros(2, 2)})
+    assert frame["store"].tolist() == ["c", "c", "yy", "yy"]
+    assert "series 'zz', has 3 rows; a window needs 4: 1 of 3 series" in capsys.readouterr().err
+
+
+def test_a_file_of_what_is_known_may_continue_some_series_in_any_order(tmp_path):
+    frame = long_frame({"a": 40, "b": 45, "c": 40}).assign(price=1.0)
+    ahead = [("c", "2024-02-10", 7), ("c", "2024-02-11", 8)]
+    ahead += [("b", "2024-02-15", 5), ("b", "2024-02-16", 6)]
+    new = pd.DataFrame(ahead, columns=["store", "date", "price"])
+    data = CSVSeriesDataModule(
+        write(tmp_path, frame), "y", series="store", known="price",
+        predict_path=write(tmp_path, new, "ahead.csv"), **SMALL,
+    )  # fmt: skip
+    data.setup("predict")
+    batch = data.windows("predict")
+    np.testing.assert_array_equal(batch.known[..., 0], [[7, 8], [5, 6]])
+    expected = [frame.loc[frame["store"] == name, "y"].iloc[-4:] for name in "cb"]
+    np.testing.assert_array_equal(batch.x[..., 0], expected)
+    table = data.prediction_frame({"prediction": torch.zeros(2, 2)})
+    assert table["store"].tolist() == ["c", "c", "b", "b"]
+    assert table["date"].astype(str).tolist() == new["date"].tolist()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"test_rows": -3}, "test_rows is a number of rows from 1, or a share between 0 and 1"),
+        ({"val_rows": 1.5}, "val_rows is a number of rows from 1, or a share between 0 and 1"),
+        ({"folds": 1}, "folds must be 2 or more"),
         ({"season": -3}, "season must be at least 0, got -3"),
         ({"horizon": 0}, "horizon must be at least 1, got 0"),
         ({"season": 35}, "a season of 35 steps is longer"),
