@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lightning as L
 import torch
 
+from callbacks.figures.style import finish, one_size, subject
 from callbacks.run.media import send_figure
 from datamodules.files.whole_file import whole_file
 
@@ -23,6 +24,7 @@ def save_figure(trainer: L.Trainer, name: str, figure: "Figure") -> Path:
     Returns:
         Path of the file.
     """
+    finish(figure, subject(trainer.lightning_module, trainer.datamodule))  # type: ignore[attr-defined]
     path = Path(trainer.default_root_dir) / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, "wb") as file:
@@ -61,7 +63,7 @@ class FigureCallback(L.Callback):
         """Draws and saves."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        with torch.no_grad():
+        with torch.no_grad(), one_size():
             figures = self.draw(trainer, pl_module)
-        for name, figure in figures.items():
-            save_figure(trainer, name, figure)
+            for name, figure in figures.items():
+                save_figure(trainer, name, figure)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from callbacks.figures.base import FigureCallback, save_figure
+from callbacks.figures.style import one_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +64,7 @@ class ImageGrid(FigureCallback):
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draws and saves."""
         if trainer.is_global_zero:
-            with torch.no_grad():
+            with torch.no_grad(), one_size():
                 for name, figure in self.draw(trainer, pl_module).items():
                     save_figure(trainer, name, figure)
 
