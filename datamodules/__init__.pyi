@@ -32,3 +32,4 @@ from .tasks.noisy_sine import NoisySineRegressionDataModule as NoisySineRegressi
 from .tasks.sequence_task import SequenceTaskDataModule as SequenceTaskDataModule
 from .tasks.sine import SineDataModule as SineDataModule
 from .tasks.topic_documents import TopicDocumentsDataModule as TopicDocumentsDataModule
+from .tasks.traffic import TrafficDataModule as TrafficDataModule

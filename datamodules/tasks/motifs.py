@@ -7,7 +7,8 @@ All nodes of one motif that play one role have equal states at every layer, what
 sum over the graph counts them, so that a is exactly computable: error 0. A mean sees only their
 proportions, so that (a, b) and (2a, 2b) have equal outputs: the best error is the mean variance of
 a given a/(a + b). A maximum sees only which roles occur, the same in every graph: the best error is
-the variance of a. (Xu et al., "How Powerful are Graph Neural Networks?", 2019, section 5.)
+the variance of a. (Xu et al., "How Powerful are Graph Neural Networks?", 2019, section 5.) Noise of
+variance :math:`\sigma^2` on the target adds as much to each.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from datamodules.base import Reference, Split
 from datamodules.batches import GraphBatch
-from datamodules.errors import at_least
+from datamodules.errors import InputError, at_least
 from datamodules.graph_base import GraphsDataModule, Level, block_diagonal
 from datamodules.seeds import split_seed
 
@@ -30,10 +31,12 @@ _MARKS = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
 
 
 class MotifCountDataModule(GraphsDataModule):
-    """Number of triangles with one marked node in graphs of such and of triangles with two.
+    r"""Number of triangles with one marked node in graphs of such and of triangles with two.
 
     Args:
         max_copies: Largest number M of copies of each motif.
+        noise_std: Standard deviation :math:`\sigma` of noise on the target; that of the test has
+            mean 0 and mean square :math:`\sigma^2` exactly.
         num_graphs: Training graphs.
         num_val_graphs: Validation graphs.
         num_test_graphs: Test graphs; the pairs of counts occur equally often, as near as it goes.
@@ -50,6 +53,7 @@ class MotifCountDataModule(GraphsDataModule):
     def __init__(
         self,
         max_copies: int = 4,
+        noise_std: float = 0.0,
         num_graphs: int = 2000,
         num_val_graphs: int = 360,
         num_test_graphs: int = 3600,
@@ -63,7 +67,9 @@ class MotifCountDataModule(GraphsDataModule):
             num_val_graphs=(num_val_graphs, 1),
             num_test_graphs=(num_test_graphs, 1),
         )
-        self.max_copies = max_copies
+        if noise_std < 0:
+            raise InputError(f"noise_std must not be negative, got {noise_std}")
+        self.max_copies, self.noise_std = max_copies, noise_std
         self._counts = {"train": num_graphs, "val": num_val_graphs, "test": num_test_graphs}
 
     @property
@@ -89,7 +95,14 @@ class MotifCountDataModule(GraphsDataModule):
         number = rng.permutation(np.arange(count) % pairs)
         first, second = number // self.max_copies + 1, number % self.max_copies + 1
         graphs = (_union(int(a), int(b), rng) for a, b in zip(first, second, strict=True))
-        return block_diagonal(list(graphs))
+        batch = block_diagonal(list(graphs))
+        if self.noise_std == 0:
+            return batch
+        noise = rng.standard_normal((count, 1))
+        if split == "test":
+            noise -= noise.mean()
+            noise /= np.sqrt((noise**2).mean())
+        return batch._replace(y=batch.y + self.noise_std * torch.from_numpy(noise).to(batch.y))
 
     @property
     def standardization(self) -> Mapping[str, tuple[Tensor, Tensor]]:
@@ -106,7 +119,8 @@ class MotifCountDataModule(GraphsDataModule):
             for b in counts:
                 by_share.setdefault(Fraction(a, a + b), []).append(a)
         within = sum(len(group) * float(np.var(group)) for group in by_share.values())
-        return {"sum": 0.0, "mean": within / self.max_copies**2, "max": float(np.var(counts))}
+        floors = {"sum": 0.0, "mean": within / self.max_copies**2, "max": float(np.var(counts))}
+        return {aggr: floor + self.noise_std**2 for aggr, floor in floors.items()}
 
     @property
     def optimum(self) -> dict[str, Reference]:

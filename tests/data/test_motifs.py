@@ -54,3 +54,15 @@ def test_scale_is_the_training_targets():
 def test_wrong_arguments_are_named():
     with pytest.raises(InputError, match="max_copies must be at least 2, got 1"):
         MotifCountDataModule(max_copies=1)
+
+
+def test_noise_adds_its_variance_to_every_floor():
+    clean, noisy = MotifCountDataModule(), MotifCountDataModule(noise_std=0.5)
+    for aggr, floor in clean.floors.items():
+        assert noisy.floors[aggr] == pytest.approx(floor + 0.25)
+    error = (noisy.split("test").y - clean.split("test").y).double()
+    assert error.square().mean().item() == pytest.approx(noisy.optimum["test/mse"].value, rel=1e-5)
+    train = (noisy.split("train").y - clean.split("train").y).double()
+    assert train.std().item() == pytest.approx(0.5, rel=0.1)
+    with pytest.raises(InputError, match="noise_std must not be negative"):
+        MotifCountDataModule(noise_std=-1.0)
