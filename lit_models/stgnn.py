@@ -20,9 +20,10 @@ Li et al., "Diffusion Convolutional Recurrent Neural Network" (2018), for the ce
   a node without an incoming edge is heard.
 * A missing value (NaN) in the window is the node's last known one, or its mean; a missing target
   carries no loss and no score.
-* ``autoregression`` forecasts the distance from a linear autoregression that is solved before the
-  first step (:mod:`lit_models.layers.autoregression`), times the factor in [0, 1] that is best on
-  the validation windows: there the network never ends below the autoregression.
+* ``autoregression`` forecasts the distance from a mean of linear autoregressions that are solved
+  before the first step (:mod:`lit_models.layers.autoregression`), times the factor in [0, 1] that
+  is best on the validation windows: there the forecast never ends below any of them, in the units
+  of the data.
 * Temporal convolutions pad the past with zeros, so that a window of any length will do.
 * ``residual`` predicts the distance from the last observed value, and ``linear_skip`` adds a linear
   map :math:`\Theta \star` of the window: a vector autoregression on the graph, built in.
@@ -288,10 +289,10 @@ class LitSTGNN(LitModule):
 
         Args:
             train: All training windows.
-            val: All validation windows, which choose between its forms.
+            val: All validation windows, which weigh its forms.
 
         Returns:
-            The form that was chosen.
+            The forms that count, with their weights.
         """
         assert self.autoregression is not None
         parts = []
@@ -302,7 +303,7 @@ class LitSTGNN(LitModule):
             own = window[..., 0]
             near = adjacency.matmul(own.flatten(1)).view_as(own)
             parts.append((own, near, self.y_scaler(batch.y).permute(2, 0, 1)))
-        return self.autoregression.fit(*parts)
+        return self.autoregression.fit(parts[0], parts[1], self.y_scaler.std)
 
     def validation_step(self, batch: GraphSeriesBatch, batch_idx: int) -> dict[str, Tensor]:
         """Keeps both forecasts until their best mixture is known."""
@@ -318,8 +319,9 @@ class LitSTGNN(LitModule):
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for start, network, y in kept:
             known = y.isfinite()
-            left = torch.where(known, self.y_scaler(y) - start, 0.0).double()
-            part = torch.where(known, network, 0.0).double()
+            unit = self.y_scaler.std.to(sums.dtype)  # errors in the units of the data
+            left = torch.where(known, self.y_scaler(y) - start, 0.0).double() * unit
+            part = torch.where(known, network, 0.0).double() * unit
             sums += torch.stack([(left * part).sum(), part.square().sum()])
         if self.autoregression is not None:
             sums = self._sum_over_ranks(sums)

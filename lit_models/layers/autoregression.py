@@ -4,10 +4,11 @@ r"""A linear autoregression at the nodes of a graph, solved in closed form.
     \hat y_i = A\, w_i + c_i, \qquad
     \text{pooled: } w_i = w, \qquad \text{with the graph: } A = [x_i, (\hat A x)_i]
 
-Four candidates, each richer than the one before: pooled over the nodes on their own window; pooled
-on the window and the neighbours'; the same with a correction of each node's own, shrunk strongly or
-weakly. A richer one is taken where its error on the validation windows is smaller by more than one
-standard error, so that the choice is never worse there than the pooled autoregression.
+Candidates: the mean, the last value, a regression pooled over the nodes on their own window, one
+on the window and the neighbours', the same with a correction of each node's own, shrunk strongly to
+weakly, and each node on its own window alone. The forecast is the weighted mean of them, weights
+positive and of sum 1, that has the least squared error on the validation windows, in the units of
+the data (Breiman, "Stacked Regressions", 1996): there no candidate alone is better.
 
 Shape letters: N nodes, B windows, T steps, P inputs (T, or 2 T with neighbours), H horizon.
 """
@@ -17,7 +18,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-_SHRINKAGES = (100.0, 10.0)
+_SHRINKAGES = (100.0, 10.0, 1.0)
+_STEPS = 2000
+_NAMED = 0.05  # a smaller weight is not worth a name
 
 
 class NodeAutoregression(nn.Module):
@@ -45,60 +48,103 @@ class NodeAutoregression(nn.Module):
         inputs = torch.cat([own, neighbours], dim=-1)
         return inputs @ self.weight.to(inputs.dtype) + self.bias.to(inputs.dtype)
 
-    def fit(self, train: tuple[Tensor, Tensor, Tensor], val: tuple[Tensor, Tensor, Tensor]) -> str:
-        """Solves for the coefficients and takes the candidate that validation supports.
+    def fit(
+        self,
+        train: tuple[Tensor, Tensor, Tensor],
+        val: tuple[Tensor, Tensor, Tensor],
+        scale: Tensor | None = None,
+    ) -> str:
+        """Solves for the coefficients of each candidate and for the weights of the candidates.
 
         Args:
             train: Standardised window, its neighbours' and the targets ``(N, B, H)``, NaN where
                 unknown.
             val: The same of the validation windows.
+            scale: Unit of each node's targets, ``(N,)``; 1 when None.
 
         Returns:
-            Name of the candidate.
+            The candidates that count, with their weights.
         """
-        best: tuple[str, Tensor, Tensor, Tensor] | None = None
-        for name, weight, bias in _candidates(*(part.double() for part in train)):
-            own, neighbours, target = (part.double() for part in val)
-            error = torch.cat([own, neighbours], dim=-1) @ weight + bias - target
-            loss = error.square().nanmean((0, 2))  # (B,)
-            if best is None:
-                best = (name, weight, bias, loss)
-                continue
-            gain = (best[3] - loss)[(best[3] - loss).isfinite()]
-            spread = gain.std(correction=0) / max(len(gain), 1) ** 0.5
-            if len(gain) and gain.mean() > spread:
-                best = (name, weight, bias, loss)
-        assert best is not None
-        self.weight.copy_(best[1].expand_as(self.weight))
-        self.bias.copy_(best[2].expand_as(self.bias))
-        return best[0]
+        own, neighbours, target = (part.double() for part in val)
+        inputs = torch.cat([own, neighbours], dim=-1)
+        candidates = list(_candidates(*(part.double() for part in train)))
+        unit = torch.ones(len(own)).to(own) if scale is None else scale.to(own)
+        known = target.isfinite()
+        unit = unit[:, None, None].expand_as(target)[known]
+        errors = [
+            ((inputs @ weight + bias - target)[known] * unit) for _, weight, bias in candidates
+        ]
+        shares = least_squares_shares(torch.stack(errors))
+        self.weight.zero_()
+        self.bias.zero_()
+        for share, (_, weight, bias) in zip(shares.tolist(), candidates, strict=True):
+            self.weight += share * weight.to(self.weight)
+            self.bias += share * bias.to(self.bias)
+        named = zip(shares.tolist(), candidates, strict=True)
+        return ", ".join(f"{share:.2f} {name}" for share, (name, *_) in named if share > _NAMED)
+
+
+def least_squares_shares(errors: Tensor) -> Tensor:
+    """Weights of forecasts, none negative and of sum 1, whose weighted error is least.
+
+    Projected gradient steps from the best single forecast; the last of equal ones is taken.
+
+    Args:
+        errors: Errors of each forecast, ``(K, M)``.
+
+    Returns:
+        The weights, ``(K,)``.
+    """
+    gram = errors @ errors.T
+    count = len(gram)
+    shares = torch.zeros(count).to(gram).index_fill_(0, gram.diagonal().argmin(), 1.0)
+    largest = torch.linalg.eigvalsh(gram)[-1]
+    if not largest > 0:
+        return shares
+    place = torch.arange(1, count + 1, device=gram.device)
+    for _ in range(_STEPS):
+        moved = shares - gram @ shares / largest
+        ordered = moved.sort(descending=True).values
+        beyond = (ordered.cumsum(0) - 1) / place
+        last = int((ordered > beyond).sum()) - 1
+        shares = (moved - beyond[last]).clamp(min=0)
+    return shares
 
 
 def _candidates(own: Tensor, near: Tensor, target: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name, coefficients ``(N or 1, 2 T, H)`` and constants, from simple to rich."""
     window, horizon = own.shape[2], target.shape[2]
+    none = torch.zeros(1, 2 * window, horizon).to(own)
+    yield "the mean", none, none[:, :1]
+    last = none.clone()
+    last[:, window - 1] = 1.0
+    yield "last value", last, none[:, :1]
     known = target.isfinite().all(2, keepdim=True).to(own.dtype)
     filled = torch.where(known > 0, target, 0.0)
-    ones = torch.ones_like(own[..., :1])
-    inputs = torch.cat([own, near, ones], dim=-1) * known
+    inputs = torch.cat([own, near, torch.ones_like(own[..., :1])], dim=-1) * known
     gram, cross = inputs.mT @ inputs, inputs.mT @ filled
-    outer = torch.zeros(1, 2 * window + 1, horizon, dtype=own.dtype)
-    alone = torch.cat([torch.arange(window), torch.tensor([2 * window])])
-    pooled = gram.sum(0, keepdim=True), cross.sum(0, keepdim=True)
-    least = outer.clone()
-    least[:, alone] = _solved(pooled[0][:, alone][..., alone], pooled[1][:, alone])
-    yield "pooled autoregression", least[:, :-1], least[:, -1:]
-    graph = _solved(*pooled)
+    alone = torch.cat([torch.arange(window), torch.tensor([2 * window])]).to(own.device)
+    of_all = gram.sum(0, keepdim=True), cross.sum(0, keepdim=True)
+    pooled = _widened(_solved(of_all[0][:, alone][..., alone], of_all[1][:, alone]), alone, gram)
+    yield "pooled autoregression", pooled[:, :-1], pooled[:, -1:]
+    graph = _solved(*of_all)
     yield "pooled autoregression with neighbours", graph[:, :-1], graph[:, -1:]
     left = cross - gram @ graph
-    identity = torch.eye(2 * window + 1, dtype=own.dtype)
+    identity = torch.eye(2 * window + 1).to(own)
     for shrinkage in _SHRINKAGES:
-        corrected = graph + torch.linalg.solve(gram + shrinkage * identity, left)
-        yield (
-            f"autoregression of each node, shrunk by {shrinkage:g}",
-            corrected[:, :-1],
-            corrected[:, -1:],
-        )
+        found = graph + torch.linalg.solve(gram + shrinkage * identity, left)
+        yield f"corrections of each node, shrunk by {shrinkage:g}", found[:, :-1], found[:, -1:]
+    penalty = torch.ones(window + 1).to(own)
+    penalty[-1] = 1e-9  # the constant is free
+    small = gram[:, alone][..., alone] + penalty.diag()
+    each = _widened(torch.linalg.solve(small, cross[:, alone]), alone, gram)
+    yield "autoregression of each node", each[:, :-1], each[:, -1:]
+
+
+def _widened(solution: Tensor, alone: Tensor, gram: Tensor) -> Tensor:
+    """Coefficients of all inputs of those of some, ``(., P + 1, H)``."""
+    found = gram.new_zeros(len(solution), gram.shape[-1], solution.shape[-1])
+    return found.index_copy_(1, alone, solution)
 
 
 def _solved(gram: Tensor, cross: Tensor) -> Tensor:

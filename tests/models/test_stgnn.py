@@ -1,12 +1,16 @@
 """Spatio-temporal networks against written-out cells, and their two ways to look ahead."""
 
+import pandas as pd
 import pytest
 import torch
 from graph_helpers import dense_adjacency, random_edges
 from torch import nn
 
+from datamodules import NodeSeriesDataModule
 from datamodules.batches import GraphSeriesBatch
+from datamodules.own.node_rivals import forecasts
 from lit_models import LitSTGNN
+from lit_models.layers.autoregression import least_squares_shares
 from lit_models.layers.graph import normalized_adjacency
 from lit_models.layers.graph_time import GatedTemporalConv, GraphGRUCell, GraphPolynomial
 from lit_models.metrics.forecast_errors import ForecastErrors
@@ -201,11 +205,47 @@ def test_validation_never_ends_below_the_autoregression():
     model.log_dict = lambda *args, **kwargs: None
     model.validation_step(val, 0)
     model.on_validation_epoch_end()
-    target = model.y_scaler(val.y)
-    losses = {s: (start + s * network - target).square().mean() for s in (0.0, 0.3, 0.7, 1.0)}
-    found = model.eval_step(val).loss
-    assert all(found <= loss + 1e-6 for loss in losses.values())
+    losses = [
+        (model.y_scaler.inverse(start + s * network) - val.y).square().mean()
+        for s in (0.0, 0.3, 0.7, 1.0)
+    ]
+    found = (model(val) - val.y).square().mean()
+    assert all(found <= loss + 1e-6 for loss in losses)
     assert 0 <= model.network_share <= 1
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_the_start_is_no_worse_on_validation_than_any_rival(missing):
+    """On short series whose nodes differ in scale, where a single choice is a gamble."""
+    generator = torch.Generator().manual_seed(4)
+    noise = torch.randn(40, 6, generator=generator).double()
+    values = noise.cumsum(0) * 0.3 + noise + torch.arange(6)
+    values = values * torch.tensor([1.0, 1, 5, 0.2, 30, 1])
+    values[torch.rand(40, 6, generator=generator) < missing] = torch.nan
+    frame = pd.DataFrame(values.numpy(), columns=list("abcdef"))
+    edges = pd.DataFrame({"s": list("abcde"), "t": list("bcdef")})
+    data = NodeSeriesDataModule(frame, edges, window=3, horizon=2)
+    model = LitSTGNN(1, 6, 2, 3, autoregression=True)
+    model.take_scale(data)
+    train, val = data.split("train"), data.split("val")
+    known = val.y.isfinite()
+    found = (model(val) - val.y)[known].square().mean().item()
+    rivals = forecasts(train, val, *data._scale)
+    assert len(rivals) == 3
+    for forecast in rivals.values():
+        assert found <= (forecast - val.y)[known].square().mean().item() * (1 + 1e-6)
+
+
+def test_shares_of_forecasts_are_the_least_squares_ones():
+    errors = torch.randn(4, 50).double()
+    errors[3] += 5
+    shares = least_squares_shares(errors)
+    assert shares.sum().item() == pytest.approx(1)
+    assert (shares >= 0).all()
+    loss = (shares @ errors).square().sum()
+    for other in torch.distributions.Dirichlet(torch.ones(4).double()).sample((2000,)):
+        assert loss <= (other @ errors).square().sum() + 1e-9
+    assert least_squares_shares(torch.zeros(2, 5)).tolist() == [1, 0]
 
 
 def test_errors_of_steps_ahead_are_the_formulas():
