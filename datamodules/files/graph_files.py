@@ -38,8 +38,7 @@ def merged(
     attributes: Tensor | None,
     num_nodes: int,
     directed: bool,
-    where: str,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Edges, "Repeats"]:
     """Edges each once, with their reverses unless directed; of repeated ones the mean.
 
     Args:
@@ -49,41 +48,64 @@ def merged(
         num_nodes: Number of nodes.
         directed: Whether an edge leads one way; else its reverse, with the same weight and
             features, is added.
-        where: Where the edges come from, for the line that says that some are averaged.
+
+    Returns:
+        The edges, without a plan, and what was repeated.
     """
     from torch_geometric.utils import coalesce, to_undirected
 
     found = [value.double() for value in (weight, attributes) if value is not None]
     parts = [value if value.dim() > 1 else value.unsqueeze(1) for value in found]
     values = torch.cat(parts, dim=1) if parts else None
-    _say_repeated(index, values, num_nodes, directed, where)
+    again = repeats(index, values, num_nodes, directed)
     merge = coalesce if directed else to_undirected
     if values is None:
-        return merge(index, num_nodes=num_nodes), None, None
+        return Edges(merge(index, num_nodes=num_nodes), None, None, []), again
     index, values = merge(index, values, num_nodes=num_nodes, reduce="mean")
     assert values is not None
     first = 0 if weight is None else 1
     rest = None if attributes is None else values[:, first:]
-    return index, None if weight is None else values[:, 0], rest
+    return Edges(index, None if weight is None else values[:, 0], rest, []), again
 
 
-def _say_repeated(
-    index: Tensor, values: Tensor | None, num_nodes: int, directed: bool, where: str
-) -> None:
-    """Says where an edge is named more than once and the repetition is lost."""
+class Repeats(NamedTuple):
+    """Edges that are named more than once.
+
+    Attributes:
+        plain: Without any number: they count once.
+        differing: With other numbers: their mean is taken.
+    """
+
+    plain: int
+    differing: int
+
+
+def repeats(index: Tensor, values: Tensor | None, num_nodes: int, directed: bool) -> Repeats:
+    """How many edges are named again and lose by it.
+
+    Args:
+        index: Source and target of each edge, ``(2, E)``.
+        values: Numbers of each edge, ``(E, A)``, or None.
+        num_nodes: Number of nodes.
+        directed: Whether an edge leads one way.
+    """
+    if values is None:
+        ways = index[0] * num_nodes + index[1]
+        return Repeats(len(ways) - len(torch.unique(ways)), 0)
     ends = index if directed else index.sort(0).values
     keys = ends[0] * num_nodes + ends[1]
-    ways = index[0] * num_nodes + index[1]
-    repeated = len(ways) - len(torch.unique(ways))
-    if values is None:
-        if repeated:
-            say(
-                f"{where}: {repeated} edges are named again and count once; a column "
-                f"{WEIGHT!r} would count them"
-            )
-        return
     rows = torch.cat([keys.double().unsqueeze(1), values], dim=1)
-    differing = len(torch.unique(rows, dim=0)) - len(torch.unique(keys))
+    return Repeats(0, len(torch.unique(rows, dim=0)) - len(torch.unique(keys)))
+
+
+def say_repeats(found: Sequence[Repeats], where: str) -> None:
+    """Says once of all graphs where an edge is named again and something of it is lost."""
+    plain, differing = (sum(counts) for counts in zip(*found, strict=True))
+    if plain:
+        say(
+            f"{where}: {plain} edges are named again and count once; a column {WEIGHT!r} would "
+            "count them"
+        )
     if differing:
         say(f"{where}: {differing} edges are named again with other numbers; their mean is taken")
 
@@ -161,15 +183,15 @@ def read_edges(
         InputError: Naming the row of an edge to a missing node or of a wrong weight.
     """
     table = read_table(source, header="first")
-    where = table.where
     names = list(table.columns)
     index = read_ends(table, ids, nodes_path)
     weight = _weights(table) if WEIGHT in names[2:] else None
     if plan is None:
         plan = column_plan(table, [name for name in names[2:] if name != WEIGHT])
     attributes = torch.from_numpy(encode(table, plan)) if plan else None
-    edges = merged(index, weight, attributes, len(ids), directed, where)
-    return Edges(*edges, plan)
+    edges, again = merged(index, weight, attributes, len(ids), directed)
+    say_repeats([again], table.where)
+    return edges._replace(plan=plan)
 
 
 def read_ends(table: Table, ids: Sequence[str], nodes_path: str) -> Tensor:

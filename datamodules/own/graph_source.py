@@ -16,6 +16,7 @@ from datamodules.files.graph_files import (
     merged,
     node_ids,
     read_edges,
+    say_repeats,
 )
 from datamodules.files.graph_objects import (
     SPLIT_NAMES,
@@ -338,18 +339,19 @@ class SavedGraphs:
     @cached_property
     def edges(self) -> list[Edges]:
         """Edges of each graph, with their reverses unless directed."""
-        found = []
+        found, repeated = [], []
         for graph, size in zip(self.graphs, self.sizes, strict=True):
             weight = getattr(graph, "edge_weight", None)
-            parts = merged(
+            edges, again = merged(
                 graph.edge_index.long(),
                 None if weight is None else weight.flatten(),
                 attributes_of(graph),
                 size,
                 self._directed,
-                self.where,
             )
-            found.append(Edges(*parts, []))
+            found.append(edges)
+            repeated.append(again)
+        say_repeats(repeated, self.where)
         return found
 
     @property

@@ -518,3 +518,13 @@ def test_changed_rows_are_noticed(tmp_path):
         data.load_state_dict(state)
     assert same.other_rows("test") is None
     assert "it was trained on" in other.other_rows("test")
+
+
+def test_edges_named_again_are_said_once_of_all_graphs(tmp_path, capsys):
+    edges = torch.tensor([[0, 0, 1, 2], [1, 1, 2, 0]])
+    changes = [{"edge_index": edges, "edge_attr": torch.rand(4, 1)} for _ in range(30)]
+    batch = GraphDataModule(**several(tmp_path, *changes)).split("train")
+    assert batch.edge_index.shape[1] == 6 * batch.num_graphs
+    said = [line for line in capsys.readouterr().err.splitlines() if "named again" in line]
+    assert len(said) == 1
+    assert "30 edges are named again with other numbers" in said[0]
