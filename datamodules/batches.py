@@ -84,7 +84,8 @@ class TokenBatch(NamedTuple):
     Attributes:
         tokens: Input tokens, ``(B, T)``.
         labels: Label of each position, ``(B, T)``; -100 carries no loss.
-        segments: Segment of each token (0 or 1), ``(B, T)``, for sentence pairs.
+        segments: Segment of each token (0 or 1), ``(B, T)``, for sentence pairs; of next tokens the
+            number of its document, where documents are apart.
         is_next: 1 where the second segment follows the first, ``(B,)``.
         mask: True at real tokens, ``(B, T)``; None when nothing is padded.
         y: Class of each text, ``(B,)``, for classifiers.

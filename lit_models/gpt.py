@@ -39,7 +39,7 @@ from datamodules.batches import TokenBatch
 from lit_models.base import StepOutput
 from lit_models.decoding.sampling import Sampling
 from lit_models.families.text_writer import LitTextWriter
-from lit_models.layers.attention import KeyValueCache, MultiHeadAttention
+from lit_models.layers.attention import KeyValueCache, MultiHeadAttention, apart
 from lit_models.layers.flops import transformer_flops
 from lit_models.metrics.scores import CrossEntropy, GroupedCrossEntropy, Perplexity, TokenAccuracy
 from lit_models.weights.pretrained import load_pretrained
@@ -206,9 +206,10 @@ class GPT(Decoder):
         """Unnormalised log-probabilities of the next token, ``(..., V)``."""
         return F.linear(hidden, self.token_embedding.weight)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of the token after each one."""
-        return self.logits(self.hidden_states(self.embed(tokens)))
+    def forward(self, tokens: Tensor, segments: Tensor | None = None) -> Tensor:
+        """Logits of the token after each one; documents ``(B, T)`` in a row may stay apart."""
+        where = () if segments is None else apart(segments)
+        return self.logits(self.hidden_states(self.embed(tokens), *where))
 
 
 class LitGPT(LitTextWriter):
@@ -300,9 +301,9 @@ class LitGPT(LitTextWriter):
         if compile:
             self.net.compile()
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of the token after each one, ``(B, T, V)``."""
-        logits: Tensor = self.net(tokens)
+    def forward(self, tokens: Tensor, segments: Tensor | None = None) -> Tensor:
+        """Logits of the token after each one, ``(B, T, V)``; no document sees another."""
+        logits: Tensor = self.net(tokens, segments)
         return logits
 
     def training_flops(self, batch: TokenBatch) -> float:
@@ -311,7 +312,7 @@ class LitGPT(LitTextWriter):
 
     def step(self, batch: TokenBatch) -> StepOutput:
         """Cross-entropy of the next tokens."""
-        logits = self(batch.tokens).flatten(0, 1)
+        logits = self(batch.tokens, batch.segments).flatten(0, 1)
         labels = batch.labels.flatten()
         num_targets = (labels >= 0).sum()
         loss = F.cross_entropy(logits, labels, reduction="sum") / num_targets.clamp(min=1)

@@ -20,21 +20,21 @@ from datamodules.files.tokenization import (
     TOKENIZER_KEY,
     adopted_tokenizer,
     load_tokenizer,
-    special_token,
 )
+from datamodules.loading.loader import take
 from datamodules.loading.masking import (
     SPECIAL_TOKENS,
-    Corruption,
     MaskingLoader,
     Pairs,
     hide,
-    join_pairs,
 )
 from datamodules.loading.text_windows import WindowLoader
 from datamodules.own.ngram import ngram_cross_entropy
+from datamodules.own.passages import Passages
 from datamodules.own.prompts import PromptTemplate, TextEnds, prompt_batch, read_lines
 
 _MOST_COUNTED = 5_000_000  # tokens, a few seconds' work
+_EVAL_TOKENS = 4096  # of a batch
 
 
 class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
@@ -64,6 +64,10 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
         seed: Seed of order, offsets and hidden tokens.
         field: Field of the text in the rows of a ``.jsonl`` file.
         stop: Strings at which a completion ends; they are left out.
+        num_val_windows: Rows of the validation part, spread evenly, that are scored during a fit;
+            all where not given. `validate` and `test` score whole parts.
+        documents: ``joined`` reads on across the ends of documents; ``apart`` lets no token see
+            another document and counts positions from its beginning.
 
     Raises:
         InputError: If the file is missing, no text, or too short.
@@ -86,8 +90,17 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
         seed: int = 0,
         field: str = "text",
         stop: list[str] = [],  # noqa: B006  jsonargparse's way; never changed
+        num_val_windows: int | None = None,
+        documents: Literal["joined", "apart"] = "joined",
     ) -> None:
-        super().__init__(batch_size, seed, eval_batch_size=256)
+        # Large batches would take more memory than the training and no less time.
+        super().__init__(batch_size, seed, max(_EVAL_TOKENS // max(seq_len, 1), 1))
+        if num_val_windows is not None and num_val_windows < 1:
+            raise InputError(f"num_val_windows must be at least 1, got {num_val_windows}")
+        if documents == "apart" and objective == "masked":
+            raise InputError(
+                "documents apart is for the causal objective; masked rows are passages"
+            )
         if seq_len < (8 if objective == "masked" else 1):
             raise InputError(f"seq_len is too short for the {objective} objective, got {seq_len}")
         if val_fraction <= 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
@@ -105,6 +118,7 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.mask_probability = mask_probability
         self.predict_path, self.prompt, self.cache_dir = predict_path, prompt, cache_dir
+        self.num_val_windows, self.documents = num_val_windows, documents
 
     @cached_property
     def _documents(self) -> Documents:
@@ -213,40 +227,21 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
         pairs = Pairs(text[:, :first], text[:, first:], text[:, first:])
         if split == "train":
             return pairs
-        return hide(pairs, self._corruption, self.generator(split), self._join)
+        return hide(pairs, self._passages.corruption, self.generator(split), self._passages.join)
 
-    @property
-    def _corruption(self) -> Corruption:
-        mask = special_token(self.tokenizer, "[MASK]", "the masked objective")
-        first = (
-            max(
-                special_token(self.tokenizer, name, "the masked objective")
-                for name in SPECIAL_TOKENS
-            )
-            + 1
-        )
-        return Corruption(mask, first, self.vocab_size, self.mask_probability)
-
-    def _join(self, pairs: Pairs, generator: torch.Generator) -> TokenBatch:
-        """Half of the rows with the second passage of another row of the batch."""
-        n = len(pairs.first)
-        is_next = torch.randint(2, (n,), generator=generator)
-        # A shift by 1 to n - 1 rows: never its own.
-        other = torch.arange(n)
-        if n > 1:
-            other = (other + torch.randint(1, n, (n,), generator=generator)) % n
-        else:
-            is_next = torch.ones_like(is_next)
-        cls, sep = (special_token(self.tokenizer, t, "a pair") for t in ("[CLS]", "[SEP]"))
-        return join_pairs(pairs._replace(other=pairs.other[other]), is_next, cls, sep)
+    @cached_property
+    def _passages(self) -> Passages:
+        return Passages(self.tokenizer, self.mask_probability)
 
     def train_dataloader(self) -> Any:
         """Shuffled rows, shifted or hidden afresh in every epoch."""
         data = self.split("train")
         if self.objective == "causal":
-            make: Any = partial(WindowLoader, length=self.seq_len)
+            make: Any = partial(WindowLoader, length=self.seq_len, end_token=self._parting_token)
             return self._loader(data, self.batch_size, True, self.drop_last, make)
-        make = partial(MaskingLoader, corruption=self._corruption, prepare=self._join)
+        make = partial(
+            MaskingLoader, corruption=self._passages.corruption, prepare=self._passages.join
+        )
         return self._loader(data, self.batch_size, True, self.drop_last, make)
 
     def val_dataloader(self) -> Any:
@@ -265,10 +260,35 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
 
     def _eval_loader(self, split: Split) -> Any:
         data = self.split(split)
+        within_fit = self.trainer is not None and self.trainer.state.fn == "fit"
+        most = self.num_val_windows if within_fit and split == "val" else None
         if self.objective == "causal":
-            make: Any = partial(WindowLoader, length=self.seq_len)
+            make: Any = partial(
+                WindowLoader,
+                length=self.seq_len,
+                num_windows=most,
+                end_token=self._parting_token,
+            )
             return self._loader(data, self.eval_batch_size, make=make)
+        if most is not None and most < len(data.tokens):
+            data = take(data, torch.linspace(0, len(data.tokens) - 1, most).round().long())
         return self._loader(data, self.eval_batch_size)
+
+    @property
+    def _parting_token(self) -> int | None:
+        """Token at which a document begins, where documents are apart.
+
+        Raises:
+            InputError: If there is none.
+        """
+        if self.documents == "joined":
+            return None
+        if self.end_token is None:
+            raise InputError(
+                f"the vocabulary has no {END_OF_TEXT} to tell documents apart; give several files "
+                "or a .jsonl file, or --data.documents joined"
+            )
+        return self.end_token
 
     @property
     def predict_split(self) -> Split:

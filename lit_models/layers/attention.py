@@ -61,6 +61,23 @@ class KeyValueCache:
         self.value[:, :, : self.length] = self.value[rows, :, : self.length]
 
 
+def apart(documents: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions and causal mask of documents that stand in one row and see nothing of each other.
+
+    Args:
+        documents: Number of the document of each token, ascending in a row, ``(B, T)``.
+
+    Returns:
+        Position of each token in its document, ``(B, T)``, and what it may attend to,
+        ``(B, 1, T, T)``.
+    """
+    place = torch.arange(documents.shape[1], device=documents.device)
+    begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+    starts = torch.where(begins, place, 0).cummax(1).values
+    same = documents[:, :, None] == documents[:, None]
+    return place - starts, (same & (place <= place[:, None])).unsqueeze(1)
+
+
 class MultiHeadAttention(nn.Module):
     """Attention of queries over keys and values, or of a sequence over itself.
 
