@@ -1,16 +1,27 @@
-"""Figures of tables: confusion matrix, predicted against true."""
+"""Figures of tables: confusion matrix, predicted against true, and what suits each target."""
 
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
+from torch.nn import functional
 
 from callbacks.figures.base import FigureCallback
+from callbacks.figures.table_scores import (
+    calibration_figure,
+    importance_figure,
+    permutation_importance,
+    ranking_figure,
+    residual_figure,
+)
 from datamodules.batches import SupervisedBatch
 from datamodules.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_NUM_DEALS = 3
+_FEWEST_ROWS = 100
 
 
 def _head(trainer: L.Trainer, pl_module: L.LightningModule, num_rows: int) -> SupervisedBatch:
@@ -108,20 +119,59 @@ class PredictedAgainstTrue(FigureCallback):
 
 
 class TableFigures(FigureCallback):
-    """What suits the target: a confusion matrix, or predictions against true values.
+    """What suits the target, and which columns matter.
+
+    Classes: confusion matrix, calibration, ROC and precision-recall curves; numbers: predictions
+    against true values, residuals. Both: permutation importance of the columns.
 
     Args:
         num_rows: Test rows to count, at most.
+        max_importance: Predictions of rows that the permutation importance may cost, at most; 0
+            leaves it out.
     """
 
-    def __init__(self, num_rows: int = 20_000) -> None:
-        self.num_rows = num_rows
+    def __init__(self, num_rows: int = 20_000, max_importance: int = 60_000) -> None:
+        self.num_rows, self.max_importance = num_rows, max_importance
 
     def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
-        """The figure of the task; no matrix of more than thirty classes."""
+        """The figures of the task; no matrix of more than thirty classes."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if datamodule.split("test").y.is_floating_point():
-            return PredictedAgainstTrue(min(self.num_rows, 1000)).draw(trainer, pl_module)
-        if datamodule.num_classes > 30:
+        figures = {}
+        batch = _head(trainer, pl_module, self.num_rows)
+        if batch.y.is_floating_point():
+            figures = PredictedAgainstTrue(min(self.num_rows, 1000)).draw(trainer, pl_module)
+            preds = pl_module(batch.x[:1000])[:, 0].cpu().double().numpy()
+            true = batch.y[:1000, 0].cpu().double().numpy()
+            figures["residuals"] = residual_figure(preds, true, datamodule.targets[0])
+        else:
+            if datamodule.num_classes <= 30:
+                figures = ConfusionMatrix(self.num_rows).draw(trainer, pl_module)
+            probability = pl_module(batch.x).softmax(1).cpu().double().numpy()
+            true = batch.y.cpu().numpy()
+            figures["calibration"] = calibration_figure(probability, true)
+            figures["roc_and_precision"] = ranking_figure(probability, true, datamodule.class_names)
+        return figures | self._importance(datamodule, pl_module, batch)
+
+    def _importance(
+        self, datamodule: Any, pl_module: L.LightningModule, batch: SupervisedBatch
+    ) -> "dict[str, Figure]":
+        groups, start = [], 0
+        for encoding in datamodule.encodings:
+            width = encoding.num_numbers + encoding.num_levels
+            groups.append(range(start, start + width))
+            start += width
+        num_rows = self.max_importance // (_NUM_DEALS * len(groups))
+        if num_rows < _FEWEST_ROWS:
             return {}
-        return ConfusionMatrix(self.num_rows).draw(trainer, pl_module)
+        x, y = batch.x[:num_rows], batch.y[:num_rows]
+        is_class = not y.is_floating_point()
+
+        def losses(output: torch.Tensor) -> torch.Tensor:
+            if is_class:
+                return functional.cross_entropy(output, y, reduction="none")
+            return (output - y).square().mean(1)
+
+        mean, std = permutation_importance(pl_module, losses, x, groups, _NUM_DEALS)
+        names = [encoding.name for encoding in datamodule.encodings]
+        loss = "cross-entropy" if is_class else "squared error"
+        return {"importance": importance_figure(mean, std, names, loss, len(x))}
