@@ -5,15 +5,18 @@ r"""A perceptron for tables nobody tuned: piecewise-linear embeddings, members t
           h_0^m = r^m \odot [e_1, \dots, e_D]
 
 .. math:: h_l^m = \mathrm{Dropout}(\mathrm{SiLU}(A_l h_{l-1}^m + a_l)), \qquad
-          o^m = U^m h_L^m + B s + b, \qquad \hat p = \frac1M \sum_m \mathrm{softmax}(o^m)
+          o^m = U^m h_L^m + B s + C\, \mathrm{PLE}(s) + b, \qquad
+          \hat p = \frac1M \sum_m \mathrm{softmax}(o^m)
 
 Piecewise-linear encodings of quantile bins (Gorishniy et al., "On Embeddings for Numerical Features
 in Tabular Deep Learning", 2022); the M members share all but an input scale, drawn as +1 or -1, and
 a head (Gorishniy et al., "TabM", 2025); the smooth clipping is RealMLP's (Holzmueller et al.,
 "Better by Default", 2024). Categories of up to eight levels enter as indicators, larger ones as a
-learned vector. The linear path :math:`B s + b` starts at the ridge or logistic solution on the
-training rows, its penalty chosen on the validation rows, and the heads and W start at zero: before
-the first step the model *is* the linear one. The papers have no such path.
+learned vector. The additive path :math:`B s + C\,\mathrm{PLE}(s) + b` starts at the ridge or
+logistic solution on the training rows, penalty and C = 0 or not chosen on the validation rows, and
+the heads and W start at zero: before the first step the model *is* that solution. From there B and
+C move at a tenth of the rate, and decay towards their start: Adam's steps are as long where there
+is nothing left to gain. The papers have no such path.
 
 Shape letters: B batch, D columns, N numbers, T bins, E embedding, M members, K outputs.
 """
@@ -44,6 +47,9 @@ _LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 _CLIP = 5.0
 _MAX_LOG_RATE = 40.0
+# Of the additive path: its share of the rate, and the size of its codes beside standardised
+# numbers, by which one penalty holds bends back more than slopes.
+_SLOW, _CODE_SCALE = 0.1, 0.3
 
 
 class PiecewiseLinearEmbedding(nn.Module):
@@ -55,7 +61,7 @@ class PiecewiseLinearEmbedding(nn.Module):
         embedding_dim: Size E of each vector.
 
     Shape:
-        Input ``(B, N)``, output ``(B, N, E)``.
+        Input ``(B, N)`` and its code ``(B, N, T)``, output ``(B, N, E)``.
     """
 
     edges: Tensor
@@ -80,10 +86,35 @@ class PiecewiseLinearEmbedding(nn.Module):
         inverse = torch.where(width > 1e-6, 1 / width.clamp(min=1e-6), torch.zeros_like(width))
         return ((x.unsqueeze(-1) - low) * inverse).clamp(0, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Embeddings of numbers."""
+    def forward(self, x: Tensor, codes: Tensor) -> Tensor:
+        """Embeddings of numbers and their :meth:`encode`."""
         line = x.unsqueeze(-1) * self.slope + self.offset
-        return line + torch.einsum("bnt,nte->bne", self.encode(x), self.bins)
+        return line + torch.einsum("bnt,nte->bne", codes, self.bins)
+
+
+class AdditivePath(nn.Module):
+    """An affine map that starts at a given one, moves slowly and decays towards its start.
+
+    Args:
+        in_features: Size of each input.
+        out_features: Size K of each output.
+    """
+
+    start_weight: Tensor
+    start_bias: Tensor
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.register_buffer("start_weight", torch.zeros(out_features, in_features))
+        self.register_buffer("start_bias", torch.zeros(out_features))
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs ``(B, K)``."""
+        weight = self.start_weight + _SLOW * self.weight
+        return F.linear(x, weight, self.start_bias + _SLOW * self.bias)
 
 
 class TabularMLP(nn.Module):
@@ -131,14 +162,15 @@ class TabularMLP(nn.Module):
             self.layers.append(nn.Linear(width, hidden))
             width = hidden
         self.head = nn.Parameter(torch.zeros(num_members, width, num_outputs))
-        self.skip = nn.Linear(sum(column_widths), num_outputs)
-        nn.init.zeros_(self.skip.weight)
-        nn.init.zeros_(self.skip.bias)
+        num_codes = len(self.numbers) * num_bins
+        self.skip = AdditivePath(sum(column_widths) + num_codes, num_outputs)
         self.dropout = dropout
 
     def forward(self, x: Tensor, scaled: Tensor) -> Tensor:
         """Outputs of every member."""
-        parts = [self.embedding(scaled[:, self.numbers]).flatten(1), x[:, self.small]]
+        numbers = scaled[:, self.numbers]
+        codes = self.embedding.encode(numbers)
+        parts = [self.embedding(numbers, codes).flatten(1), x[:, self.small]]
         parts += [
             x[:, start:end] @ table
             for (start, end), table in zip(self.large, self.tables, strict=True)
@@ -149,8 +181,8 @@ class TabularMLP(nn.Module):
             mask = F.dropout(h.new_ones(len(h), 1, h.shape[2]), self.dropout, self.training)
             h = h * mask
         deep = torch.einsum("bmw,mwk->bmk", h, self.head)
-        linear: Tensor = self.skip(scaled)
-        return deep + linear.unsqueeze(1)
+        additive: Tensor = self.skip(torch.cat([scaled, _CODE_SCALE * codes.flatten(1)], dim=1))
+        return deep + additive.unsqueeze(1)
 
 
 Loss = Literal["mse", "mae", "huber", "quantile", "poisson"]
@@ -318,18 +350,24 @@ class LitTabularMLP(LitModule):
         train, val = (first_rows(datamodule, split, width) for split in ("train", "val"))
         if not self.is_classifier:
             self._take_targets(datamodule.split("train").y)
-        x, x_val = self.scaled(train.x), self.scaled(val.x)
-        self.net.embedding.fit(x[:, self.net.numbers])
+        self.net.embedding.fit(self.scaled(train.x)[:, self.net.numbers])
+        x, x_val = self._additive_columns(train.x), self._additive_columns(val.x)
         y, y_val = train.y, val.y
         kind = "logistic"
         if not self.is_classifier:
             kind = "poisson" if self.loss == "poisson" else "ridge"
             y, y_val = self._standard(y), self._standard(y_val)
         rows = plain_rows(x, y, train.weight), plain_rows(x_val, y_val, val.weight)
-        weight, bias, _ = linear_solution(kind, *rows, self.net.skip.out_features)
-        with torch.no_grad():
-            self.net.skip.weight.copy_(weight)
-            self.net.skip.bias.copy_(bias)
+        skip = self.net.skip
+        weight, bias = linear_solution(kind, *rows, skip.out_features, self.x_scaler.mean.numel())
+        skip.start_weight.copy_(weight)
+        skip.start_bias.copy_(bias)
+
+    def _additive_columns(self, x: Tensor) -> Tensor:
+        """What the additive path sees, ``(B, D + N T)``."""
+        scaled = self.scaled(x)
+        codes = self.net.embedding.encode(scaled[:, self.net.numbers])
+        return torch.cat([scaled, _CODE_SCALE * codes.flatten(1)], dim=1)
 
     def _take_targets(self, y: Tensor) -> None:
         """Checks the training targets ``(rows, K)``, and takes the scale of transformed ones."""

@@ -1,4 +1,4 @@
-"""The linear solution on a table's training rows, where a network for tables starts.
+"""The linear or additive solution on a table's training rows, where a network for tables starts.
 
 Penalties are those of ridge and of logistic regression; the one with the least error on the
 validation rows is taken.
@@ -15,7 +15,9 @@ from torch import Tensor
 from datamodules.batches import SupervisedBatch
 
 Array = np.ndarray[Any, Any]
-_MAX_CELLS = 4_000_000
+_MAX_CELLS = 1_500_000
+# Columns beside the plain ones enter an iterative solution of so many products a step, at most.
+_MAX_WORK = 4_000_000
 _PENALTIES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
 
 
@@ -50,24 +52,31 @@ def plain_rows(x: Tensor, y: Tensor, weight: Tensor | None) -> Rows:
 
 
 def linear_solution(
-    kind: str, train: Rows, val: Rows, num_outputs: int
-) -> tuple[Tensor, Tensor, float]:
-    """Weight ``(K, D)``, bias ``(K,)`` and validation loss of the best penalty's solution.
+    kind: str, train: Rows, val: Rows, num_outputs: int, num_plain: int
+) -> tuple[Tensor, Tensor]:
+    """Weight ``(K, D)`` and bias ``(K,)`` of the solution with the least validation loss.
 
     Args:
         kind: ``logistic``, ``ridge`` or ``poisson``.
         train: The training rows.
         val: The validation rows.
         num_outputs: Number K of outputs.
+        num_plain: Number of the first columns, which may stand without the others.
     """
     solve = {"logistic": _logistic, "ridge": _ridge, "poisson": _poisson}[kind]
-    best = (np.inf, np.zeros((num_outputs, train.x.shape[1])), np.zeros(num_outputs))
-    for penalty in _PENALTIES:
-        found = solve(penalty, train, val, num_outputs)
-        if found[0] < best[0]:
-            best = found
-    loss, weight, bias = best
-    return torch.from_numpy(weight), torch.from_numpy(bias), float(loss)
+    width = train.x.shape[1]
+    loss, weight, bias = np.inf, np.zeros((num_outputs, width)), np.zeros(num_outputs)
+    costs = 1 if kind == "ridge" else num_outputs
+    for columns in sorted({num_plain, width}):
+        if columns > num_plain and train.x.size * costs > _MAX_WORK:
+            continue
+        part, part_val = (rows._replace(x=rows.x[:, :columns]) for rows in (train, val))
+        for penalty in _PENALTIES:
+            found = solve(penalty, part, part_val, num_outputs)
+            if found[0] < loss:
+                loss, bias = found[0], found[2]
+                weight = np.pad(found[1], ((0, 0), (0, width - columns)))
+    return torch.from_numpy(weight), torch.from_numpy(bias)
 
 
 def _ridge(penalty: float, train: Rows, val: Rows, num_outputs: int) -> tuple[float, Array, Array]:

@@ -133,3 +133,27 @@ def test_losses_of_numbers_are_not_for_classes():
         LitTabularMLP([1], 2, "classification", loss="mae")
     with pytest.raises(ValueError, match="quantile must lie in"):
         LitTabularMLP([1], 1, "regression", loss="quantile", quantile=1.0)
+
+
+def test_it_starts_at_an_additive_solution_where_lines_do_not_fit():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, (500, 3))
+    y = np.abs(x[:, 0]) + np.sin(3 * x[:, 1]) + 0.1 * rng.normal(size=500)
+    data = CSVTabularDataModule((x, y), "target", task="regression")
+    model = fitted(data, 0)
+    test = data.split("test")
+    share = (model(test.x) - test.y).square().mean() / test.y.var()
+    assert share < 0.1
+    assert model.net.skip.weight.abs().sum() == 0
+    straight = CSVTabularDataModule((x, x[:, 0]), "target", task="regression")
+    start = fitted(straight, 0).net.skip.start_weight
+    assert start[0, 0] == pytest.approx(1, rel=0.05)
+
+
+def test_a_start_of_many_codes_and_classes_is_left_linear():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 40))
+    y = rng.integers(0, 5, 2000)
+    data = CSVTabularDataModule((x, y), "target")
+    model = fitted(data, 0)
+    assert model.net.skip.start_weight[:, 40:].abs().sum() == 0
