@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from datamodules import CSVTabularDataModule, InputError
 from lit_models import LitTabularMLP
+from lit_models.families.linear_start import Rows, _folds
 from lit_models.layers.piecewise_linear import PiecewiseLinearEmbedding
 
 
@@ -154,3 +155,12 @@ def test_a_start_of_many_codes_and_classes_is_left_linear():
     data = CSVTabularDataModule((x, y), "target")
     model = fitted(data, 0)
     assert model.net.skip.start_weight[:, 40:].abs().sum() == 0
+
+
+def test_a_rare_class_is_in_no_fold_too_few():
+    rows = Rows(np.zeros((60, 1)), np.array([0] * 51 + [1] * 9))
+    assert len(_folds("logistic", rows, 2)) == 0
+    rows = rows._replace(y=np.array([0] * 45 + [1] * 15))
+    fold = _folds("logistic", rows, 2)
+    assert all(np.bincount(rows.y[fold == k]).tolist() == [9, 3] for k in range(5))
+    assert len(_folds("ridge", Rows(np.zeros((60, 20_000)), np.zeros((60, 1))), 1)) == 0
