@@ -75,12 +75,15 @@ def encode_features(
         (np.empty((len(rows), width)), np.empty((len(rows), len(levels)), dtype=kind))
         for rows in splits
     ]
-    number = category = filled = columns = 0
+    number = category = filled = columns = others = strange = 0
     for encoding in encodings:
         if encoding.kind == "category":
             column_codes = codes_of(table[encoding.name], encoding)
             for (_, codes), rows in zip(made, splits, strict=True):
                 codes[:, category] = column_codes[rows]
+                found = int((codes[:, category] == encoding.num_levels - 1).sum())
+                others += found if encoding.others else 0
+            strange += encoding.others and bool((column_codes == encoding.num_levels - 1).any())
             category += 1
             continue
         values, gone = numbers_of(table[encoding.name], encoding, missing)
@@ -90,6 +93,8 @@ def encode_features(
         filled, columns = filled + gone, columns + (gone > 0)
     if filled and missing == "fill":
         say(f"{filled} missing numbers in {columns} columns filled with training medians")
+    if others:
+        say(f"{others} cells in {strange} columns hold rare or unseen categories, together <other>")
     return made
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from datamodules import CSVTabularDataModule, InputError
+from datamodules.files import notes
 from lit_models import LitMCDropoutMLPClassifier, LitMLPClassifier
 
 
@@ -327,3 +328,17 @@ def test_a_model_that_ignores_weights_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match="does not weigh rows"):
         trainer.fit(LitMCDropoutMLPClassifier(1, 2, 42), datamodule=data)
+
+
+def test_rare_and_unseen_categories_are_counted(tmp_path, capsys):
+    notes._SAID.clear()
+    path, frame = odd_table(tmp_path)
+    data = CSVTabularDataModule(str(path), "kind", missing="fill", rare=True, drop=["day"])
+    data.setup("fit")
+    assert "1 cells in 1 columns hold rare or unseen categories" in capsys.readouterr().err
+    new = CSVTabularDataModule(
+        "gone", "kind", missing="fill", rare=True, predict_path=frame.assign(zone="B7").head(5)
+    )
+    new.adopt(data.knowledge())
+    new.setup("predict")
+    assert "5 cells in 1 columns hold rare or unseen" in capsys.readouterr().err
