@@ -14,6 +14,7 @@ from datamodules.errors import InputError
 from datamodules.files.table_encoding import Encoding, Missing, class_order, decide
 from datamodules.files.tables import Header, Table, read_table
 from datamodules.loading.splits import Rows
+from datamodules.own.table_answers import class_frame, number_frame
 from datamodules.own.table_batches import (
     Encoded,
     OneHotLoader,
@@ -449,30 +450,12 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         predicting = self.predict_path is not None
         columns = {k: v for k, v in outputs.items() if not (predicting and k == "target")}
         if self.task == "regression":
-            frame = super().prediction_frame(columns)
-            if len(self.targets) > 1:
-                frame.columns = [self._named_target(name) for name in frame.columns]
+            frame = number_frame(columns, self.targets)
         else:
-            names = np.array(self.class_names, dtype=object)
-            frame = pd.DataFrame(
-                {k: names[columns[k]] for k in ("class", "target") if k in columns}
-            )
-            probability = columns.pop("probability").float().numpy()
-            for k, name in enumerate(self.class_names):
-                frame[f"probability_{name}"] = probability[:, k]
-            for name in [name for name in columns if name.startswith("conformal_set_")]:
-                frame[name] = [" | ".join(names[held]) for held in columns.pop(name).numpy()]
-            rest = {k: v for k, v in columns.items() if k not in frame}
-            frame = pd.concat([frame, super().prediction_frame(rest)], axis=1)
+            frame = class_frame(columns, self.class_names)
         rows = self._to_predict.row if predicting else self._encoded["test"].row
         frame.insert(0, "row", rows)
         return frame
-
-    def _named_target(self, column: str) -> str:
-        """``prediction_2`` as the prediction of the second target."""
-        what, _, number = column.rpartition("_")
-        is_one = number.isdecimal() and 1 <= int(number) <= len(self.targets)
-        return f"{what}_{self.targets[int(number) - 1]}" if is_one else column
 
 
 def _known(y: Array | None) -> Array:
