@@ -21,7 +21,7 @@ SMALL = {
     "num_sequences": 96,
     "num_documents": 96,
     "num_graphs": 4,
-    "num_train_graphs": 3,
+    "num_train_graphs": 4,
     "num_val_graphs": 2,
     "num_test_graphs": 2,
     "num_nodes": 60,

@@ -192,8 +192,8 @@ class RunReport(L.Callback):
             order = sorted(scores.items(), key=lambda rival: rival[1], reverse=larger)
             lines.append(f"rivals {name}: " + ", ".join(f"{k} {v:.5g}" for k, v in order))
             best, score = order[0]
-            # Scores add up in another order than the rivals', or in another type: 0.95 is 0.95.
-            even = math.isclose(value, score, rel_tol=1e-6)
+            # Scores add up in another order than the rivals': no difference that cannot be seen.
+            even = f"{value:.5g}" == f"{score:.5g}"
             if not (even or (value > score if larger else value < score)):
                 losses.append(f"{name} {value:.5g} loses to {best}, {score:.5g}")
         return lines + losses

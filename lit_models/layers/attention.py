@@ -141,14 +141,15 @@ class MultiHeadAttention(nn.Module):
         """Output ``(B, T, D)`` for projected heads."""
         dropout = self.dropout if self.training else 0.0
         # On CPU the bfloat16 kernel's backward takes five to ten times as long as float32's.
-        widen = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
+        dtype = q.dtype
+        widen = q.device.type == "cpu" and dtype == torch.bfloat16 and torch.is_grad_enabled()
         with torch.autocast("cpu", enabled=False) if widen else contextlib.nullcontext():
             if widen:
                 q, k, v = q.float(), k.float(), v.float()
             heads = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
             )
-        out: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(heads.to(dtype).transpose(1, 2).flatten(2))
         return out
 
     def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:

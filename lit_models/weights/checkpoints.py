@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
@@ -84,7 +85,10 @@ def check_compatible(path: Path, checkpoint: dict[str, Any], model: nn.Module) -
     Raises:
         InputError: Naming the first weight that differs.
     """
-    have, want = checkpoint["state_dict"], model.state_dict()
+    found = {**checkpoint, "state_dict": dict(checkpoint["state_dict"])}
+    if isinstance(model, L.LightningModule):
+        model.on_load_checkpoint(found)  # it may know the weights of an earlier version
+    have, want = found["state_dict"], model.state_dict()
     fix = "use the options of the run it comes from"
     for name in want:
         if name not in have:
