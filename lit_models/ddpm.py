@@ -256,7 +256,7 @@ class LitDDPM(LitModule):
         x_t, output, target, noise = self._denoise(batch.x0, t, batch.y, draws)
         preds = diffusion.to_noise(output, x_t, t, self.ddpm.prediction).to(x_t.dtype)
         levels = diffusion.alphas_cumprod[t]
-        if self._linear is not None:
+        if self._linear is not None and self._trainer is not None and self.trainer.testing:
             self._linear_mse.update(self._linear.noise(x_t, levels), noise.double())
         if self._law is not None:
             law = self._law.standardized(self.x_scaler.mean, self.x_scaler.std)
@@ -294,6 +294,11 @@ class LitDDPM(LitModule):
         left = int(limit) - batch_idx * size - self.global_rank
         return max(0, min(num_rows, -(-left // world_size)))
 
+    def on_test_epoch_start(self) -> None:
+        """Starts the rival's score too, in the mode that it is updated in."""
+        super().on_test_epoch_start()
+        self._linear_mse.reset()
+
     def on_test_epoch_end(self) -> None:
         """Logs the errors of the prediction and the distances of the samples."""
         super().on_test_epoch_end()
@@ -302,7 +307,6 @@ class LitDDPM(LitModule):
         if self._linear is not None:
             score = float(self._linear_mse.compute())
             self.rivals = {"test/eps_mse": {"linear denoiser": score}}
-            self._linear_mse.reset()
 
     def predict_step(self, batch: SampleBatch, batch_idx: int = 0) -> dict[str, Tensor]:
         """A sample for each row, and its class where there are classes."""

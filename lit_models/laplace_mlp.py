@@ -32,10 +32,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
+from datamodules.errors import InputError
 from lit_models.base import LitModule, StepOutput
 from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
@@ -143,6 +145,19 @@ class LaplaceModel(LitModule):
         net = MLP(sizes[0], hidden_sizes, sizes[1], activation)
         self.laplace = LaplaceMLP(net, structure, prior_precision)
         self.register_buffer("last_evidence", torch.tensor(0))
+
+    def setup(self, stage: str) -> None:
+        """Refuses a precision in which no curvature can be factorised.
+
+        Raises:
+            InputError: For weights in half precision.
+        """
+        super().setup(stage)
+        if isinstance(self.trainer.precision_plugin, HalfPrecision):
+            raise InputError(
+                f"{type(self).__name__} factorises curvatures, which half precision cannot; use "
+                "--trainer.precision bf16-mixed or 32-true"
+            )
 
     def on_train_epoch_end(self) -> None:
         """Maximises the evidence every so many steps, after a fifth of the run."""

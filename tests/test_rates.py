@@ -105,6 +105,25 @@ def test_an_unchanged_schedule_is_left_alone(tmp_path, capsys, schedule):
     assert "continued with" not in capsys.readouterr().err
 
 
+def test_a_longer_run_has_its_own_rate_at_once(tmp_path):
+    path = tmp_path / "run.ckpt"
+    rates = []
+
+    class Looks(L.Callback):
+        def on_train_batch_start(self, trainer, *rest):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    for end, start in ((2, None), (4, path), (4, None)):
+        sgd = partial(torch.optim.SGD, lr=0.1)
+        model = LitTiny(in_features=3, optimizer=sgd, lr_scheduler=WarmupCosine)
+        run = trainer(max_epochs=end, callbacks=[Looks()])
+        run.fit(model, TinyDataModule(), ckpt_path=start)
+        run.save_checkpoint(path)
+    first, continued, whole = rates[:12], rates[12:24], rates[24:]
+    assert continued == pytest.approx(whole[12:], rel=1e-12)
+    assert first[-1] < whole[11]
+
+
 def test_a_plateau_keeps_what_it_knows(tmp_path):
     flat = partial(ReduceLROnPlateau, patience=0, threshold=10, threshold_mode="abs")
     changed = partial(flat, factor=0.5)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import lightning as L
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from datamodules.errors import InputError
 
@@ -106,7 +106,14 @@ def tell_length(scheduler: Any, trainer: L.Trainer) -> None:
     if isinstance(scheduler, OneCycleLR):
         _stretch_cycle(scheduler, int(length))
         return
-    scheduler.total_steps = None if math.isinf(length) else int(length)
+    old, scheduler.total_steps = scheduler.total_steps, None if math.isinf(length) else int(length)
+    if old not in (None, scheduler.total_steps) and isinstance(scheduler, LambdaLR):
+        # The rate of the step that comes next is still that of the shorter run.
+        factors = (factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas)
+        for group, rate, factor in zip(
+            scheduler.optimizer.param_groups, scheduler.base_lrs, factors, strict=True
+        ):
+            group["lr"] = rate * factor
     if math.isinf(length) and trainer.is_global_zero:
         sys.stderr.write(
             f"lit-models: the run has no length, so {type(scheduler).__name__} stays at its "
