@@ -117,6 +117,7 @@ class GraphDataModule(GraphsDataModule):
         self.num_neighbors = check_num_neighbors(num_neighbors)
         self._task, self._level = task, level
         self._known: dict[str, Any] | None = None
+        self._hashes: dict[Split, Array] = {}  # every checkpoint asks for them
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -349,6 +350,11 @@ class GraphDataModule(GraphsDataModule):
         """A hash of each target's graph or node, features and value."""
         if split == "predict":
             return None
+        if split not in self._hashes:
+            self._hashes[split] = self._hashed(split)
+        return self._hashes[split]
+
+    def _hashed(self, split: Split) -> Array:
         y, rows, x = self._all_targets.y, self._targets[split], self._source.x
         if self._found_level == "graph":
             keys = [hash_bytes(x[k], self._source.edges[k].ends, y[k]) for k in rows]

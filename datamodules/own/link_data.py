@@ -105,6 +105,7 @@ class LinkDataModule(GraphsDataModule):
         self.shares = Shares(val_fraction, test_fraction, None, 0, seed)
         self._a_tenth = batch_size is None
         self._known: dict[str, Any] | None = None
+        self._hashes: dict[Split, Array] = {}  # every checkpoint asks for them
 
     def setup(self, stage: str) -> None:
         """Makes the splits of a stage, and the size of a batch where the edges decide it."""
@@ -289,11 +290,14 @@ class LinkDataModule(GraphsDataModule):
         """A hash of each edge's two nodes."""
         if split == "predict":
             return None
+        if split in self._hashes:
+            return self._hashes[split]
         ids = self._source.ids
         pairs = self._links.ends[:, self._edges[split]].T
         names = ["" if ids is None else "\0".join(ids[k] for k in pair) for pair in pairs.tolist()]
         keys = [hash_bytes(p, name=name) for p, name in zip(pairs, names, strict=True)]
-        return np.array(keys, dtype=np.uint64)
+        self._hashes[split] = np.array(keys, dtype=np.uint64)
+        return self._hashes[split]
 
     @property
     def baseline(self) -> dict[str, Reference]:
