@@ -28,6 +28,8 @@ from torchmetrics.functional import calibration_error
 
 from datamodules.errors import InputError
 
+_NO_CLASSES = "TemperatureScaling needs classes, and the target is a number; leave it out"
+
 
 def conformal_quantile(scores: Tensor, level: float) -> Tensor:
     """The score that a new row stays below with a probability of ``level`` at least.
@@ -239,9 +241,19 @@ class TemperatureScaling(_Calibrated):
         """Takes the temperature of a checkpoint."""
         self.temperature = state_dict["temperature"]
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Checks that there are classes.
+
+        Raises:
+            InputError: If the target is a number.
+        """
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        if stage == "fit" and getattr(datamodule, "task", "") == "regression":
+            raise InputError(_NO_CLASSES)
+
     def _keep(self, preds: Any, target: Tensor) -> tuple[Tensor, ...]:
         if target.is_floating_point():
-            raise InputError("TemperatureScaling needs classes, the target is a number; leave it")
+            raise InputError(_NO_CLASSES)
         return preds.detach().double().cpu(), target.cpu()
 
     def _fit(self, *columns: Tensor) -> None:

@@ -37,7 +37,7 @@ def test_it_starts_at_the_logistic_solution():
             .fit(model.scaled(train.x).numpy(), train.y)
             .predict_proba(model.scaled(test.x).numpy())[:, 1]
         ).max()
-        for c in (0.001, 0.01, 0.1, 1, 10, 100)
+        for c in (0.001, 0.01, 0.1, 1)
     ]
     assert min(losses) < 1e-3
 
