@@ -18,10 +18,12 @@ from datamodules.own.table_answers import class_frame, number_frame
 from datamodules.own.table_batches import (
     Encoded,
     OneHotLoader,
+    check_not_constant,
+    class_balance,
     classes_of,
     column_scale,
-    encode_classes,
     encode_features,
+    encode_targets,
     one_hot,
     row_weights,
     scale_of,
@@ -278,32 +280,25 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
         made = encode_features(table, self.encodings, list(splits.values()), self.missing)
         found = {}
         for (split, rows), (numbers, codes) in zip(splits.items(), made, strict=True):
-            y = self._encode_targets(table, rows) if known else None
-            weight = self._weights(table, rows, y, split) if known and split != "test" else None
+            y = None
+            if known:
+                y = encode_targets(table, self.targets, self.class_names, rows, self.missing)
+            weight = self._weights(table, rows, y) if known and split != "test" else None
             found[split] = Encoded(numbers, codes, y, rows, weight)
         return found
 
-    def _encode_targets(self, table: Table, rows: Rows) -> Array:
-        table.require(self.targets)
-        if self.task == "classification":
-            return encode_classes(table[self.targets[0]], self.class_names, rows)
-        fill = self.missing != "error"
-        columns = (table[n].numbers(look_missing=fill, complete=not fill) for n in self.targets)
-        return np.stack([column[rows] for column in columns], axis=1)
-
-    def _weights(self, table: Table, rows: Rows, y: Array | None, split: str) -> Array | None:
-        """Weights of the rows in the loss, their mean 1 where no class weighs more."""
+    def _weights(self, table: Table, rows: Rows, y: Array | None) -> Array | None:
+        """Weights of the rows in the loss; None where all weigh the same."""
         weight = None
         if self.weight is not None:
             table.require([self.weight])
             weight = row_weights(table[self.weight], rows)
-        if self.class_weight == "balanced" and y is not None:
-            if self.task == "regression":
-                raise InputError(f"class_weight needs classes; {self.target!r} is a number")
-            share = np.bincount(self._labels[self._rows["train"]], minlength=self.num_classes)
-            balance = share.sum() / (self.num_classes * np.maximum(share, 1))[y]
-            weight = balance if weight is None else weight * balance
-        return weight
+        if self.class_weight == "none" or y is None:
+            return weight
+        if self.task == "regression":
+            raise InputError(f"class_weight needs classes; {self.target!r} is a number")
+        balance = class_balance(self._labels[self._rows["train"]], self.num_classes)[y]
+        return balance if weight is None else weight * balance
 
     @cached_property
     def _encoded(self) -> dict[str, Encoded]:
@@ -314,20 +309,12 @@ class CSVTabularDataModule(LitDataModule[SupervisedBatch]):
             if path is not None:
                 table = read_table(path, self.sep, self.header)
                 found |= self._encode(table, {split: np.arange(len(table))})
-        self._check_constant(found["train"].y)
+        if self.task == "regression":
+            check_not_constant(self._table.where, self.targets, _known(found["train"].y))
         _ = self.class_names
         for name in ("_table", "_labels"):
             self.__dict__.pop(name, None)
         return found
-
-    def _check_constant(self, y: Array | None) -> None:
-        assert y is not None
-        if self.task == "classification" or not len(y):
-            return
-        same = np.flatnonzero((y == y[0]).all(axis=0))
-        if len(same):
-            name, value = self.targets[same[0]], y[0, same[0]]
-            raise InputError(f"{self._table.where}: {name!r} is {value:g} in all training rows")
 
     @cached_property
     def _to_predict(self) -> Encoded:

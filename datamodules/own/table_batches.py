@@ -98,6 +98,40 @@ def encode_features(
     return made
 
 
+def encode_targets(
+    table: Table, targets: Sequence[str], class_names: Sequence[str], rows: Rows, missing: Missing
+) -> Array:
+    """Classes ``(rows,)``, or numbers ``(rows, K)`` where there are no names of classes.
+
+    Raises:
+        InputError: Naming a target that is missing, no number or no class of training.
+    """
+    table.require(targets)
+    if class_names:
+        return encode_classes(table[targets[0]], class_names, rows)
+    fill = missing != "error"
+    columns = (table[name].numbers(look_missing=fill, complete=not fill) for name in targets)
+    return np.stack([column[rows] for column in columns], axis=1)
+
+
+def check_not_constant(where: str, targets: Sequence[str], y: Array) -> None:
+    """Checks that the training targets ``(rows, K)`` vary.
+
+    Raises:
+        InputError: Naming the first that does not.
+    """
+    same = np.flatnonzero((y == y[:1]).all(axis=0)) if len(y) else y[:0]
+    if len(same):
+        name, value = targets[int(same[0])], y[0, int(same[0])]
+        raise InputError(f"{where}: {name!r} is {value:g} in all training rows")
+
+
+def class_balance(labels: Rows, num_classes: int) -> Array:
+    """Weight of each class by which all count alike and a training row counts 1 on average."""
+    share = np.bincount(labels, minlength=num_classes)
+    return np.asarray(share.sum() / (num_classes * np.maximum(share, 1)))
+
+
 def encode_classes(column: Column, names: Sequence[str], rows: Rows) -> Rows:
     """Class of some rows.
 
