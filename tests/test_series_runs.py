@@ -75,6 +75,27 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, path, kind):
     assert runs["whole"][1] == runs["part"][1]
 
 
+def test_folds_follow_each_other_up_to_the_end(tmp_path, path):
+    line = fit("joint", path, tmp_path, "back", "--trainer.max_steps", "2", "--data.folds", "2")
+    assert main([*line, "--data.val_rows", "8", "--data.test_rows", "8"]) == 0
+    summary = json.loads((tmp_path / "joint" / "back-folds.json").read_text())
+    targets = ["y", "price"]
+    series = [part[targets].to_numpy() for _, part in pd.read_csv(path).groupby("shop")]
+    expected = []
+    for behind in (8, 0):  # rows behind the test part of a fold
+        errors = []
+        for values in series:
+            end = len(values) - behind
+            origins = range(end - 8, end - 2)
+            errors += [((values[o : o + 3] - values[o - 1]) ** 2).mean() for o in origins]
+        expected.append(np.mean(errors))
+    found = summary["rivals"]["test/mse"]["last value"]
+    assert found["folds"] == pytest.approx(expected, rel=1e-9)
+    assert summary["metrics"]["test/mse"]["mean"] == pytest.approx(
+        np.mean(summary["metrics"]["test/mse"]["folds"])
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_equal_one(tmp_path, path, kind):

@@ -209,6 +209,14 @@ def test_the_end_of_summer_time_is_named(tmp_path):
     assert (np.diff(data.table.dates) == np.timedelta64(1, "h")).all()
 
 
+def test_validation_of_a_long_file_takes_evenly_spaced_windows(tmp_path, capsys):
+    data = CSVSeriesDataModule(pd.DataFrame({"y": np.arange(90_000.0)}), "y", val_rows=45_000)
+    first = np.arange(27_000, 72_000, 3)
+    np.testing.assert_array_equal(data.origins("val").row, first)
+    assert len(data.origins("test").row) == 18_000
+    assert "one in 3 of its 45,000 windows" in capsys.readouterr().err
+
+
 def test_folds_roll_the_origin(tmp_path):
     path = write(tmp_path, pd.DataFrame({"y": np.arange(100.0)}))
     options = {"window": 4, "horizon": 2, "val_rows": 10, "test_rows": 10, "folds": 3}
