@@ -37,10 +37,12 @@ from lit_models.metrics.forecast import (
     ForecastPinball,
     ForecastScore,
     ForecastSMAPE,
+    Windows,
 )
 
 Head = Literal["point", "quantile", "mixture"]
 _BLENDS = tuple(k / 20 for k in range(21))
+_NUM_BLOCKS = 20
 
 
 def _metrics(head: Head, num_series: int) -> dict[str, Metric]:
@@ -114,6 +116,7 @@ class LitForecaster(LitModule):
         self.start = LinearStart(num_inputs, horizon, num_targets) if ridge_start else None
         if ridge_start:
             self.register_buffer("blend", torch.ones(()))
+        self.blend_windows = Windows("time", "losses", "count")
         self._held: list[tuple[Tensor, Tensor, SeriesBatch]] = []
 
     def change(self, windows: ScaledWindows, series: Tensor | None) -> Tensor:
@@ -264,13 +267,41 @@ class LitForecaster(LitModule):
             self.update_metrics(self.val_metrics, output)
 
     def _best_blend(self, held: list[tuple[Tensor, Tensor, SeriesBatch]]) -> float:
-        """Share of what was learned with the least loss over the validation windows."""
-        totals = torch.zeros(len(_BLENDS), dtype=widest_float(self.device), device=self.device)
+        """Share of what was learned that the validation windows bear out."""
         for start, change, rows in held:
             target = self.units.target(rows, self.y_scaler, self._compute_dtype)
-            for index, share in enumerate(_BLENDS):
-                losses = self.head.losses(start + share * change, target)
-                if rows.mask is not None:
-                    losses = losses[rows.mask]
-                totals[index] += losses.to(totals).sum()
-        return _BLENDS[int(self._sum_over_ranks(totals).argmin())]
+            mask = torch.ones_like(target, dtype=torch.bool) if rows.mask is None else rows.mask
+            losses = [
+                torch.where(mask, self.head.losses(start + share * change, target), 0).sum(1)
+                for share in _BLENDS
+            ]
+            time = torch.arange(len(target)) if rows.time is None else rows.time
+            wide = torch.stack(losses, dim=1).to(widest_float(self.device))
+            self.blend_windows.update(time=time.to(mask.device), losses=wide, count=mask.sum(1))
+        found = self.blend_windows.compute()
+        self.blend_windows.reset()
+        order = found["time"].argsort(stable=True)
+        return _BLENDS[chosen_share(found["losses"][order], found["count"][order])]
+
+
+def chosen_share(losses: Tensor, count: Tensor) -> int:
+    r"""Number of the share of a correction that held-out windows bear out.
+
+    The least loss is shrunk towards no correction by what its gain g owes to chance,
+    :math:`\max(0, 1 - s^2 / 2 g^2)`, with the standard error s of g over blocks of neighbours.
+
+    Args:
+        losses: Sum of each window's losses at each share, the first of which is zero, ``(N, Q)``,
+            in the order of time.
+        count: Number of losses of each window, ``(N,)``.
+    """
+    mean = losses.sum(0) / count.sum()
+    best = int(mean.argmin())
+    gain = losses[:, 0] - losses[:, best]
+    blocks = zip(gain.tensor_split(_NUM_BLOCKS), count.tensor_split(_NUM_BLOCKS), strict=True)
+    means = torch.stack([part.sum() / number.sum() for part, number in blocks if number.sum() > 0])
+    if best == 0 or len(means) < 2:
+        return best
+    error = means.std() / len(means) ** 0.5
+    kept = int(best * float((1 - 0.5 * (error / means.mean()) ** 2).clamp(min=0)))
+    return kept if mean[kept] <= mean[0] else best

@@ -145,8 +145,8 @@ class LinearStart(nn.Module):
     r"""The linear forecast a model starts from, and how much of what it learned is added to it.
 
     The forecast is :math:`s(x) + b\,(f(x) - s(x))` with the fixed start s, the trained forecast f
-    and the share b that validates best; at b = 0 it is the start, so that no training ends below
-    it on the validation windows.
+    and the share b that validation bears out; at b = 0 it is the start, so that no training ends
+    below it on the validation windows.
 
     Args:
         num_inputs: Number of inputs of the linear forecast.

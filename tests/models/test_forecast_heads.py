@@ -5,6 +5,7 @@ import torch
 
 from datamodules.batches import SeriesBatch
 from lit_models import LitRecurrentForecaster
+from lit_models.families.forecast import chosen_share
 from lit_models.layers.forecast_heads import QUANTILES, MixtureHead, QuantileHead
 from lit_models.layers.series_units import LinearStart, ScaledWindows, SeriesUnits
 from lit_models.layers.standardize import Standardize
@@ -117,6 +118,28 @@ def test_an_unknown_series_reads_zeros():
     model, batch = forecaster(embedding_dim=2), batch_of()
     assert (model.embedding(torch.zeros(1).long()) == 0).all()
     assert model.predict_step(batch)["lower_95"].shape == (B, H)
+
+
+def blends(gains, noise):
+    """Losses of 400 windows whose correction gains so much at its best share, one half."""
+    share = torch.arange(21.0).double() / 20
+    generator = torch.Generator().manual_seed(0)
+    effect = gains + noise * torch.randn(400, 1, generator=generator).double()
+    return 1 - effect * share + gains * share**2, torch.ones(400)
+
+
+def test_a_gain_that_chance_explains_adds_nothing():
+    losses, count = blends(0.1, 0.0)
+    assert chosen_share(losses, count) == 10
+    losses, count = blends(0.1, 0.5)  # four standard errors
+    assert 7 <= chosen_share(losses, count) <= int(losses.mean(0).argmin())
+    losses, count = blends(0.1, 0.5)
+    chance = losses.clone()
+    chance[:, 1:] = 1 + 5 * torch.randn(400, 1, generator=torch.Generator().manual_seed(3))
+    chance[:, 10] -= chance[:, 10].mean() - 0.99  # a gain of a hundredth in noise of five
+    assert chosen_share(chance, count) == 0
+    assert chosen_share(blends(-0.1, 0.0)[0], count) in (0, 20)
+    assert chosen_share(losses[:1], count[:1]) == int(losses[0].argmin())
 
 
 @pytest.mark.parametrize(
