@@ -5,6 +5,7 @@ from .bayesian_mlp import LitBayesianMLP as LitBayesianMLP
 from .bayesian_mlp import LitBayesianMLPClassifier as LitBayesianMLPClassifier
 from .bert import BERT as BERT
 from .bert import BERTForPreTraining as BERTForPreTraining
+from .bert import EncoderConfig as EncoderConfig
 from .bert import LitBERT as LitBERT
 from .bert_classifier import BERTClassifier as BERTClassifier
 from .bert_classifier import LitBERTClassifier as LitBERTClassifier
@@ -20,6 +21,7 @@ from .gat import LitGAT as LitGAT
 from .gcn import GCN as GCN
 from .gcn import LitGCN as LitGCN
 from .gpt import GPT as GPT
+from .gpt import DecoderConfig as DecoderConfig
 from .gpt import LitGPT as LitGPT
 from .gpt_classifier import GPTClassifier as GPTClassifier
 from .gpt_classifier import LitGPTClassifier as LitGPTClassifier

@@ -182,9 +182,6 @@ class LaplaceModel(LitModule):
         for batch in loader:
             yield trainer.strategy.batch_to_device(batch)
 
-    def _sum_over_ranks(self, value: Tensor) -> Tensor:
-        return value if self._trainer is None else super()._sum_over_ranks(value)
-
     def maximise_evidence(self, batches: Iterator[Any]) -> None:
         """One step of the fixed point."""
         raise NotImplementedError

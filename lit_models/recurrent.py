@@ -290,9 +290,8 @@ class LitRecurrentForecaster(LitIntervalForecaster):
         """Whether the series have vectors of their own."""
         return self.embedding is not None
 
-    def attention_weights(self, x: Tensor | SeriesBatch) -> Tensor | None:
+    def attention_weights(self, batch: SeriesBatch) -> Tensor | None:
         """Attention over the window, ``(B, T)``; None without attention."""
-        batch = x if isinstance(x, SeriesBatch) else SeriesBatch(x, x[:, :0, 0])
         windows = self.units.windows(batch, self.x_scaler, self._compute_dtype)
         seen = self._with_series(self._center(windows.x)[0], batch.series)
         weights: Tensor | None = self.net(seen)[1]

@@ -8,6 +8,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 from torchmetrics.utilities import dim_zero_cat
 
 from lit_models.layers.standardize import widest_float
+from lit_models.metrics.scores import CrossEntropy
 
 
 class LinkScores(Metric):
@@ -63,19 +64,8 @@ class LinkScores(Metric):
         return dict(zip(self.names, found, strict=True))
 
 
-class BinaryCrossEntropy(Metric):
+class BinaryCrossEntropy(CrossEntropy):
     """Mean cross-entropy of labels that may hold together, in nats per known label."""
-
-    full_state_update = False
-    higher_is_better = False
-    is_differentiable = True
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Adds a batch.
@@ -88,9 +78,5 @@ class BinaryCrossEntropy(Metric):
         losses = F.binary_cross_entropy_with_logits(
             logits[known].float(), target[known].float(), reduction="sum"
         )
-        self.total += losses.double()
+        self.total += losses.to(self.total.dtype)
         self.count += known.sum()
-
-    def compute(self) -> Tensor:
-        """Mean over all known labels."""
-        return (self.total / self.count).float()

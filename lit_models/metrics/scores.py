@@ -69,8 +69,8 @@ class CrossEntropy(Metric):
         return self.total / self.count
 
 
-class SequenceExactMatch(Metric):
-    """Share of the sequences that are right from the first token to the last."""
+class Share(Metric):
+    """Share of what is right among all that counts; a subclass writes ``update``."""
 
     full_state_update = False
     higher_is_better = True
@@ -82,6 +82,14 @@ class SequenceExactMatch(Metric):
         super().__init__()
         self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def compute(self) -> Tensor:
+        """Share over all batches."""
+        return self.correct / self.count
+
+
+class SequenceExactMatch(Share):
+    """Share of the sequences that are right from the first token to the last."""
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Adds a batch; the shorter side is padded.
@@ -96,10 +104,6 @@ class SequenceExactMatch(Metric):
         self.correct += (preds == target).all(1).sum()
         self.count += len(preds)
 
-    def compute(self) -> Tensor:
-        """Share over all sequences."""
-        return self.correct / self.count
-
 
 class Perplexity(CrossEntropy):
     """Exponential of the mean cross-entropy of logits."""
@@ -109,24 +113,16 @@ class Perplexity(CrossEntropy):
         return (self.total / self.count).exp()
 
 
-class TokenAccuracy(Metric):
+class TokenAccuracy(Share):
     """Share of labels whose logit is the largest.
 
     Args:
         ignore_index: Label that is not scored.
     """
 
-    full_state_update = False
-    higher_is_better = True
-    is_differentiable = False
-    correct: Tensor
-    scored: Tensor
-
     def __init__(self, ignore_index: int = -100) -> None:
         super().__init__()
         self.ignore_index = ignore_index
-        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Adds a batch.
@@ -137,11 +133,7 @@ class TokenAccuracy(Metric):
         """
         scored = target != self.ignore_index
         self.correct += (scored & (logits.argmax(-1) == target)).sum()
-        self.scored += scored.sum()
-
-    def compute(self) -> Tensor:
-        """Share over all targets."""
-        return self.correct.float() / self.scored
+        self.count += scored.sum()
 
 
 def classification_metrics(num_classes: int) -> dict[str, Metric]:
