@@ -111,6 +111,13 @@ def _dispatch(argv: list[str]) -> int:
 
             return answer("help", argv)
         argv = without_all(argv)
+    if command != "export":  # which has options of its own
+        from lit_models.command.early import refusal
+
+        reason = refusal(argv)
+        if reason is not None:
+            sys.stderr.write(f"lit-models: error: {reason}\n")
+            return 2
     from lit_models.command.environment import provide_home
     from lit_models.training.startup import light_lightning
 

@@ -43,6 +43,7 @@ class CommandLine:
         run_dir: Folder of the run the checkpoint belongs to; None for a new run.
         classes: Class paths of ``model`` and ``data``.
         found: Whether the run's own configuration is read without having been named.
+        layers: Contents of the configurations.
     """
 
     given: list[str]
@@ -51,6 +52,7 @@ class CommandLine:
     run_dir: Path | None = None
     classes: dict[str, str] = field(default_factory=dict)
     found: bool = False
+    layers: list[dict[str, Any]] = field(default_factory=list)
 
 
 def prepare(argv: Sequence[str]) -> CommandLine:
@@ -97,8 +99,7 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         others.insert(0, ("--verbose", "false"))  # the report prints a table of its own
     for path, layer in zip(configs, layers, strict=True):
         _check_groups(path, layer)
-    _import_named_classes(layers)
-    line.args = [command]
+    line.args, line.layers = [command], layers
     for path in (configs_root() / "defaults.yaml", *configs):
         line.args += ["--config", str(path)]
     if experiment is not None:
@@ -157,7 +158,8 @@ def _check_groups(path: Path, layer: dict[str, Any]) -> None:
 
 
 def _last_class_path(layers: Sequence[dict[str, Any]], args: Sequence[str], key: str) -> str | None:
-    given: list[Any] = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg == f"--{key}"]
+    options = (f"--{key}", f"--{key}.class_path")
+    given: list[Any] = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in options]
     named = [layer[key].get("class_path") for layer in layers if isinstance(layer.get(key), dict)]
     return next((path for path in reversed(named + given) if isinstance(path, str)), None)
 
@@ -214,18 +216,18 @@ def _own_run(checkpoint: Path, experiment: str | None) -> tuple[Path | None, Pat
     return run_dir, config
 
 
-def _import_named_classes(layer: Any) -> None:
+def import_named_classes(layer: Any) -> None:
     """Imports the modules of short class names in a config, so that the parser finds them."""
     if isinstance(layer, list):
         for item in layer:
-            _import_named_classes(item)
+            import_named_classes(item)
     elif isinstance(layer, dict):
         name = str(layer.get("class_path"))
         for package in (lit_models, datamodules, callbacks):
             if name in package.__all__:
                 getattr(package, name)
         for item in layer.values():
-            _import_named_classes(item)
+            import_named_classes(item)
 
 
 def _full_class_path(option: str, value: str, options: Set[str]) -> str:

@@ -1,6 +1,5 @@
 """LightningCLI over every model and datamodule: layered configs, run folders, fit-then-test."""
 
-import difflib
 import os
 import re
 import shlex
@@ -32,7 +31,7 @@ from callbacks.run.tracking import RunConfig, versions
 from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
 from lit_models.base import LitModule
-from lit_models.command.arguments import CommandLine, prepare
+from lit_models.command.arguments import CommandLine, import_named_classes, prepare
 from lit_models.command.checks import (
     check_fit,
     check_names,
@@ -41,6 +40,7 @@ from lit_models.command.checks import (
     check_ranges,
 )
 from lit_models.command.classes import class_arguments, named_class
+from lit_models.command.early import hint
 from lit_models.command.linking import link_sizes, size_of
 from lit_models.command.loggers import WandbOptions, project_of, run_loggers
 from lit_models.command.messages import one_line, quiet
@@ -88,6 +88,7 @@ class LitCLI(LightningCLI):
         run: bool = True,
     ) -> None:
         self.command_line = command_line
+        import_named_classes(command_line.layers)
         self.interrupt, self.folder = interrupt, folder
         self.run_dir = Path()
         path = command_line.checkpoint
@@ -162,8 +163,7 @@ class LitCLI(LightningCLI):
             return "; --help lists the options" if stray else ""
         classes = self.command_line.classes.values()
         known = [name for class_path in classes for name in class_arguments(class_path)]
-        close = difflib.get_close_matches(unknown[1].rsplit(".", 1)[-1], known, n=3)
-        return f"; did you mean {', '.join(close)}?" if close else "; --help lists the options"
+        return hint(unknown[1].rsplit(".", 1)[-1], known)
 
     def _parse_ckpt_path(self) -> None:
         # Lightning lets a checkpoint's hyperparameters override the command line. Here the run's
