@@ -12,7 +12,6 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-import lit_models
 from datamodules.errors import InputError
 from lit_models.command.classes import arguments_of, may_be_none
 
@@ -73,9 +72,12 @@ def linked_sizes(model: type) -> Iterator[str]:
         if name in arguments and arguments[name].default is Parameter.empty:
             yield name
     for name, owner in _LEFT_TO_DATA:
-        own = getattr(lit_models, owner)
-        inherited = name in arguments and issubclass(model, own)
-        if inherited and arguments[name].default == arguments_of(own)[name].default:
+        # By its name: to ask for the class would import every architecture of the list.
+        own = next((base for base in model.__mro__ if base.__name__ == owner), None)
+        inherited = own is not None and own.__module__.startswith("lit_models.")
+        if own is None or not inherited or name not in arguments:
+            continue
+        if arguments[name].default == arguments_of(own)[name].default:
             yield name
 
 
