@@ -50,6 +50,19 @@ def test_a_run_starts_without_the_job_launcher(tmp_path):
     )
 
 
+def test_a_run_imports_its_own_model_alone():
+    assert (
+        run("""
+        import os, sys
+        os.environ["WANDB_MODE"] = "disabled"
+        from lit_models.command.cli import build
+        cli = build(["--config", "lstm", "--trainer.accelerator", "cpu"])
+        print(type(cli.model).__name__, {"torch_geometric", "wandb"} & set(sys.modules))
+        """)
+        == "LitRecurrentForecaster set()\n"
+    )
+
+
 def test_a_stand_in_gives_way_to_the_module(monkeypatch):
     monkeypatch.delitem(sys.modules, "wave", raising=False)
     with standing_in("wave", Error=None):

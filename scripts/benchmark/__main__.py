@@ -11,6 +11,8 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from scripts.benchmark.ratio import Ratio
+
 MODULES = ("startup", "fit", "sequences", "uncertainty", "language", "diffusion", "graphs")
 _PAGE = Path(__file__).parent.parent.parent / "docs" / "benchmark.md"
 _HEAD = """\
@@ -25,15 +27,17 @@ that of single pairs. A ratio above 1 means that this project is faster.
 """
 
 
+def cases_of(module: str) -> dict[str, Callable[[], Ratio]]:
+    """Cases of one of the modules, by name."""
+    cases: dict[str, Callable[[], Ratio]]
+    cases = importlib.import_module(f"scripts.benchmark.{module}").CASES
+    return cases
+
+
 def rows(modules: Sequence[str]) -> Iterator[str]:
     """One row of the page for each case, as it is measured."""
-    from scripts.benchmark.ratio import Ratio
-
     for name in modules:
-        cases: dict[str, Callable[[], Ratio]] = importlib.import_module(
-            f"scripts.benchmark.ratio.{name}"
-        ).CASES
-        for case, measure in cases.items():
+        for case, measure in cases_of(name).items():
             ratio = measure()
             spread = f"{ratio.low:.2f} - {ratio.high:.2f}"
             inverse = f"{1 / ratio.value:.2f}"
