@@ -47,6 +47,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from datamodules.batches import SequencePairBatch
 from lit_models.families.free_running import LitSequenceWriter
+from lit_models.layers.plain_recurrence import without_packing
 from lit_models.layers.scored_attention import Attention, Score
 
 AttentionKind = Literal["none", "luong", "bahdanau"]
@@ -87,6 +88,8 @@ class Encoder(nn.Module):
     def forward(self, src: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """States at each position, and the summary of each layer."""
         x = self.dropout(self.embedding(src))
+        if torch.compiler.is_compiling():
+            return without_packing(self.cell, x, mask)
         if bool(mask.all()):
             states, last = self.cell(x)
         else:
@@ -297,6 +300,8 @@ class LitSeq2Seq(LitSequenceWriter):
     Shape:
         Source ``(B, S)`` and target prefix ``(B, T)`` to logits ``(B, T, V)``.
     """
+
+    unrolls_lengths = True  # the exporters write a recurrence out, step by step
 
     def __init__(
         self,

@@ -2,8 +2,9 @@
 
 ``torch`` writes a ``torch.export`` program, ``onnx`` an ONNX graph. The number of rows (for a
 graph, of nodes and edges) stays free, and so do the lengths of texts and sequences, up to the
-longest that the model reads. The file is read back and must answer as the model does, also for
-another number of rows and another length, before it appears under its name.
+longest that the model reads; a recurrent sequence model takes those of the example, padded. The
+file is read back and must answer as the model does, also for another number of rows and another
+length, before it appears under its name.
 """
 
 import sys

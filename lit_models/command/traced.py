@@ -127,6 +127,7 @@ def example_of(model: LitModule, batch: Any) -> Example:
         inputs.append((value if value.layout == torch.strided else value.to_dense()).contiguous())
         axes.append(axis)
         of_length = isinstance(batch, TokenBatch | SequencePairBatch) and value.dim() == 2
+        of_length &= not getattr(model, "unrolls_lengths", False)
         long = of_length and value.shape[1] > _SHORTEST
         # One position less than a row has: a length that fills the context would count as its size.
         inputs[-1] = inputs[-1][:, :-1].contiguous() if long else inputs[-1]
