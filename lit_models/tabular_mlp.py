@@ -154,6 +154,7 @@ class LitTabularMLP(LitModule):
 
     weighs_rows = True
     is_log: Tensor
+    doubt: Tensor
 
     def __init__(
         self,
@@ -191,7 +192,9 @@ class LitTabularMLP(LitModule):
         }
         self.val_metrics = MetricCollection(few, prefix="val/", compute_groups=False)
         self.x_scaler = Standardize(sum(column_widths))
-        if not self.is_classifier:
+        if self.is_classifier:
+            self.register_buffer("doubt", torch.tensor(0.0))
+        else:
             self.y_scaler = Standardize(num_outputs)
             self.register_buffer("is_log", torch.tensor(False))
         self.net = TabularMLP(
@@ -241,11 +244,16 @@ class LitTabularMLP(LitModule):
         return StepOutput(*weigh(losses, batch.weight), self._mixture(members), batch.y)
 
     def eval_step(self, batch: SupervisedBatch) -> StepOutput:
-        """Loss of the members' mean, which is what predicts."""
+        """Loss of the members' mean, which is what predicts.
+
+        It chooses the checkpoint: n validation rows that are all right bear no probability beyond
+        about 1 - 1 / n, so that each counts as wrong with the probability 1 / (n + 2).
+        """
         members = self.members(batch.x)
         preds, scalars = self._mixture(members), {}
         if self.is_classifier:
-            losses = F.nll_loss(preds, batch.y, reduction="none")
+            doubt = float(self.doubt)
+            losses = F.cross_entropy(preds, batch.y, reduction="none", label_smoothing=doubt)
         else:
             mean = preds.log() if self.loss == "poisson" else members.mean(1)
             losses = self._losses(mean, self._standard(batch.y))
@@ -289,7 +297,9 @@ class LitTabularMLP(LitModule):
         x, x_val = self._additive_columns(train.x), self._additive_columns(val.x)
         y, y_val = train.y, val.y
         kind = "logistic"
-        if not self.is_classifier:
+        if self.is_classifier:
+            self.doubt.fill_(1 / (len(datamodule.split("val").y) + 2))
+        else:
             kind = "poisson" if self.loss == "poisson" else "ridge"
             y, y_val = self._standard(y), self._standard(y_val)
         rows = plain_rows(x, y, train.weight), plain_rows(x_val, y_val, val.weight)

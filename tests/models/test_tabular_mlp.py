@@ -164,3 +164,22 @@ def test_a_rare_class_is_in_no_fold_too_few():
     fold = _folds("logistic", rows, 2)
     assert all(np.bincount(rows.y[fold == k]).tolist() == [9, 3] for k in range(5))
     assert len(_folds("ridge", Rows(np.zeros((60, 20_000)), np.zeros((60, 1))), 1)) == 0
+
+
+def test_a_few_rows_that_are_all_right_bear_no_certainty():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 2))
+    data = CSVTabularDataModule((x, (x[:, 0] > 0).astype(int)), "target")
+    model = fitted(data, 0)
+    val = data.split("val")
+    n = len(val.y)
+    y = torch.nn.functional.one_hot(val.y).double()
+    losses = []
+    for share in (0.5 / n, 1 / n, 1e-6):  # of doubt in the answer
+        model._mixture = lambda members, p=share: torch.where(y > 0, 1 - p, p).log()
+        losses.append(model.eval_step(val).loss.item())
+    assert losses[1] < losses[2]
+    doubt = 1 / (n + 2)
+    assert losses[0] == pytest.approx(
+        -(1 - doubt / 2) * np.log(1 - 0.5 / n) - doubt / 2 * np.log(0.5 / n), rel=1e-4
+    )
