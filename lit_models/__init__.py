@@ -6,7 +6,7 @@ from pathlib import Path
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = Path(__file__).resolve().parent.parent
 

@@ -1,0 +1,1 @@
+"""Own-data commands on real files, beside the rivals that a run prints."""
