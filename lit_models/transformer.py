@@ -93,6 +93,8 @@ class DecoderLayer(nn.Module):
     Arguments as for `LitTransformer`.
     """
 
+    forward_methods = ("project_memory",)
+
     def __init__(
         self, d_model: int, num_heads: int, dim_feedforward: int, dropout: float, norm_first: bool
     ) -> None:
@@ -103,6 +105,10 @@ class DecoderLayer(nn.Module):
         self.cross_residual = Residual(d_model, dropout, norm_first)
         self.feed_forward = FeedForward(d_model, dim_feedforward)
         self.feed_forward_residual = Residual(d_model, dropout, norm_first)
+
+    def project_memory(self, memory: Tensor) -> Memory:
+        """Keys and values of the encoder's output ``(B, S, D)``."""
+        return self.cross_attention.project_memory(memory)
 
     def forward(
         self,
@@ -236,7 +242,7 @@ class Transformer(nn.Module):
         memory = self.encode(src, src_mask).repeat_interleave(num_beams, dim=0)
         mask = src_mask[:, None, None].repeat_interleave(num_beams, dim=0)
         layers = [cast(DecoderLayer, layer) for layer in self.decoder]
-        memories = [layer.cross_attention.project_memory(memory) for layer in layers]
+        memories = [layer.project_memory(memory) for layer in layers]
         return CachedState(memories, mask, self.max_length)
 
     def decode_step(self, token: Tensor, state: CachedState) -> tuple[Tensor, CachedState]:

@@ -137,9 +137,7 @@ def run(words: list[str], folder: Path) -> None:
     elif NEEDS_A_DOWNLOAD & set(words):
         assert prepare(words).classes["model"], line
     elif {"ddp", "fsdp", "slurm"} & set(words):
-        # FSDP is refused on a CPU.
-        strategy = ["--trainer.strategy", "auto"] if "fsdp" in words else []
-        build([*words[1:], "--config", "cpu", *strategy, "--wandb.mode", "disabled"])
+        build([*words[1:], "--config", "cpu", "--wandb.mode", "disabled"])
     elif words[0] == "fit" and "--print_config" not in words:
         fewer = [word for key, value in FEWER.items() if key not in words for word in (key, value)]
         own_data = "--data" in words or "--data.path" in words

@@ -1,14 +1,15 @@
 """Figures in the run's folder and, as media, with the trackers."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning as L
 import torch
+from torch.distributed.fsdp import FSDPModule
 
-from callbacks.figures.style import finish, one_size, subject
 from callbacks.run.media import send_figure
 from datamodules.files.whole_file import whole_file
 
@@ -24,7 +25,6 @@ def save_figure(trainer: L.Trainer, name: str, figure: "Figure") -> Path:
     Returns:
         Path of the file.
     """
-    finish(figure, subject(trainer.lightning_module, trainer.datamodule))  # type: ignore[attr-defined]
     path = Path(trainer.default_root_dir) / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, "wb") as file:
@@ -47,8 +47,28 @@ def on_model(batch: Batch, pl_module: L.LightningModule) -> Batch:
     return make(*fields)
 
 
+def takes_part(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
+    """Whether this process runs the model for a figure: rank zero, and all that share weights."""
+    return trainer.is_global_zero or isinstance(pl_module, FSDPModule)
+
+
+@contextmanager
+def whole_weights(pl_module: L.LightningModule) -> Iterator[None]:
+    """Puts the weights of a sharded model together for calls beside its steps; on every rank."""
+    units = [unit for unit in pl_module.modules() if isinstance(unit, FSDPModule)]
+    for unit in units:
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()
+
+
 class FigureCallback(L.Callback):
-    """Base of the callbacks that draw: :meth:`draw` runs once, on rank zero, after the test.
+    """Base of the callbacks that draw: :meth:`draw` runs once, after the test.
+
+    Rank zero draws, together with the other ranks where the weights are shared out among them.
 
     A subclass takes the rows it needs from ``trainer.datamodule.split("test")`` and runs the model
     on them; it is called without gradients and in evaluation mode. It makes its figures with
@@ -61,9 +81,10 @@ class FigureCallback(L.Callback):
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draws and saves."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not takes_part(trainer, pl_module) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        with torch.no_grad(), one_size():
+        with torch.no_grad(), whole_weights(pl_module):
             figures = self.draw(trainer, pl_module)
+        if trainer.is_global_zero:
             for name, figure in figures.items():
                 save_figure(trainer, name, figure)

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from callbacks.figures.base import FigureCallback
+from callbacks.figures.base import FigureCallback, takes_part, whole_weights
 from callbacks.figures.series import series_windows
 
 if TYPE_CHECKING:
@@ -50,9 +50,11 @@ class GradientFlow(FigureCallback):
         return norms.detach().cpu()
 
     def _record(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if not trainer.is_global_zero:
+        if not takes_part(trainer, pl_module):
             return
-        for lag, norm in enumerate(self._measure(trainer, pl_module).tolist()):
+        with whole_weights(pl_module):
+            norms = self._measure(trainer, pl_module)
+        for lag, norm in enumerate(norms.tolist()):
             self._rows.append(
                 {
                     "cell": pl_module.hparams["cell"],

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch.nn import functional as F
 
-from callbacks.figures.base import FigureCallback
+from callbacks.figures.base import FigureCallback, takes_part, whole_weights
 from callbacks.run.media import send_rows
 
 if TYPE_CHECKING:
@@ -42,15 +42,18 @@ class SampleText(L.Callback):
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Samples and writes, on rank zero."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not takes_part(trainer, pl_module) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         model: Any = pl_module
         batch = next(iter(datamodule.test_dataloader()))
         prompts = batch.tokens[: self.num_samples, : self.prompt_tokens].to(pl_module.device)
-        texts = model.generate(
-            prompts, self.num_tokens, temperature=self.temperature, top_k=self.top_k
-        )
+        with whole_weights(pl_module):
+            texts = model.generate(
+                prompts, self.num_tokens, temperature=self.temperature, top_k=self.top_k
+            )
+        if not trainer.is_global_zero:
+            return
         rows = [
             [datamodule.decode(prompt), datamodule.decode(text)]
             for prompt, text in zip(prompts.cpu(), texts.cpu(), strict=True)

@@ -6,8 +6,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from callbacks.figures.base import FigureCallback, save_figure
-from callbacks.figures.style import one_size
+from callbacks.figures.base import FigureCallback, save_figure, takes_part, whole_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,10 +62,13 @@ class ImageGrid(FigureCallback):
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draws and saves."""
+        if not takes_part(trainer, pl_module):
+            return
+        with torch.no_grad(), whole_weights(pl_module):
+            figures = self.draw(trainer, pl_module)
         if trainer.is_global_zero:
-            with torch.no_grad(), one_size():
-                for name, figure in self.draw(trainer, pl_module).items():
-                    save_figure(trainer, name, figure)
+            for name, figure in figures.items():
+                save_figure(trainer, name, figure)
 
 
 def _picture(image: Tensor, low: float, high: float) -> Tensor:

@@ -5,6 +5,10 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -14,6 +18,8 @@ class EMA(WeightAveraging):
     The checkpoint's weights are the averaged ones, the raw ones stand beside them for a resumed
     fit. Lightning's callback takes the raw ones back wherever it loads a checkpoint after a fit,
     the test of the best one included; this one does so at the start of a fit alone.
+
+    The average of sharded weights is sharded like them.
 
     Args:
         decay: Weight of the average at each step.
@@ -42,15 +48,79 @@ class EMA(WeightAveraging):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Copies the model at the start of a fit."""
         # The injected factories lead to the command, and so to the processes of further ranks,
-        # which cannot be copied. The average needs none.
-        names = ("optimizer", "lr_scheduler")
+        # which cannot be copied. The average needs none; nor does it run, and so shards, itself.
+        names = ("optimizer", "lr_scheduler", "configure_model")
         factories = {name: vars(pl_module).pop(name, None) for name in names}
         super().setup(trainer, pl_module, stage)
-        vars(pl_module).update(factories)
+        vars(pl_module).update(
+            {name: value for name, value in factories.items() if value is not None}
+        )
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Shards the average of a sharded model."""
+        self._share_out(pl_module)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Shards the average of a sharded model."""
+        self._share_out(pl_module)
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Puts the average in the place of the weights."""
+        _reshard(pl_module)
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Puts the weights back."""
+        _reshard(pl_module)
+        super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leaves the average in the model."""
+        _reshard(pl_module)
+        super().on_train_end(trainer, pl_module)
+
+    def _share_out(self, pl_module: L.LightningModule) -> None:
+        """Gives the average of a sharded model its values, and so its parts, once."""
+        assert self._average_model is not None
+        average = self._average_model.module
+        shared = any(isinstance(parameter, DTensor) for parameter in average.parameters())
+        if shared or not isinstance(pl_module, FSDPModule):
+            return
+        for name, value in pl_module.named_parameters():
+            owner, _, leaf = name.rpartition(".")
+            copy = nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
+            setattr(average.get_submodule(owner), leaf, copy)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Saves the average in place of the weights, whole."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if isinstance(pl_module, FSDPModule):
+            state = checkpoint["state_dict"]
+            for name, value in state.items():
+                state[name] = value.full_tensor().cpu() if isinstance(value, DTensor) else value
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Takes average and raw weights back to continue a fit."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        if not isinstance(pl_module, FSDPModule):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+            return
+        # The strategy has loaded the average into the model, and taken it out of the checkpoint.
+        assert self._average_model is not None
+        self._share_out(pl_module)
+        if "current_model_state" in checkpoint:
+            self._average_model.n_averaged.copy_(checkpoint["averaging_state"]["n_averaged"])
+            raw = checkpoint["current_model_state"]
+            set_model_state_dict(pl_module, raw, options=StateDictOptions(full_state_dict=True))
+
+
+def _reshard(model: nn.Module) -> None:
+    """Lets the parameters of a sharded model be its parts, which a forward pass leaves whole."""
+    for unit in model.modules():
+        if isinstance(unit, FSDPModule):
+            unit.reshard()

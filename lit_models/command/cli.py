@@ -54,6 +54,7 @@ from lit_models.command.run_folder import (
 )
 from lit_models.command.trust import check_calls
 from lit_models.training.lightning_repairs import Unprofiled, hide_empty_hooks
+from lit_models.training.sharding import ShardedStrategy
 from lit_models.weights.checkpoints import (
     WholeCheckpointIO,
     check_compatible,
@@ -295,7 +296,8 @@ class LitCLI(LightningCLI):
             self._say_other_rows("val" if self.subcommand == "validate" else "test")
         path = self.command_line.checkpoint
         if path is not None and self.checkpoint is not None:
-            check_compatible(path, self.checkpoint, self.model)
+            sharded = isinstance(self.trainer.strategy, ShardedStrategy)
+            check_compatible(path, self.checkpoint, self.model, sharded)
         if self.subcommand == "fit":
             optimizer = check_fit(self.trainer, self.model, self.datamodule)
             if path is not None and self.checkpoint is not None:

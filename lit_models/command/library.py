@@ -76,7 +76,7 @@ def load(
     folder = Path(run_folder)
     path = _config_of(folder)
     weights = folder / "checkpoints" / f"{checkpoint}.ckpt"
-    if not weights.is_file():
+    if not weights.exists():
         raise InputError(f"{folder} has no checkpoint {checkpoint!r}; the run never saved one")
     config = load_yaml(path)
     for name in foreign_classes(config):

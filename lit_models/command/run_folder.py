@@ -140,11 +140,13 @@ def run_dir_of(checkpoint: Path) -> Path | None:
 def resolve_checkpoint(name: str, runs_dir: Path, experiment: str) -> Path:
     """Path of a checkpoint: a file, or ``best``, ``last`` or ``average`` of the newest run.
 
+    A run whose processes each write their part has folders in the place of files.
+
     Raises:
         InputError: If there is none; a run never starts afresh in silence.
     """
     if name not in ("best", "last", "average"):
-        if not Path(name).is_file():
+        if not (Path(name).is_file() or (Path(name) / ".metadata").is_file()):
             raise InputError(f"no checkpoint {name!r}; give best, last or the path of a .ckpt file")
         return Path(name)
     found = list((runs_dir / experiment).glob(f"*/checkpoints/{name}.ckpt"))

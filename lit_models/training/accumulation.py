@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 LOSS = "loss"
 
@@ -79,10 +80,7 @@ class AccumulationWindow:
         for name, sums in self._terms.items():
             _scale([g for g in sums if g is not None], self._kept[name])
         for name, loss in self._pending.items():
-            scaled = loss if scaler is None else scaler.scale(loss)
-            new = torch.autograd.grad(
-                scaled, self._parameters, retain_graph=True, allow_unused=True
-            )
+            new = self._differentiate(loss if scaler is None else scaler.scale(loss))
             self._terms[name] = _plus(self._terms.get(name, [None] * len(new)), new)
         if last:
             for sums in self._terms.values():
@@ -91,6 +89,21 @@ class AccumulationWindow:
                         held = parameter.grad
                         parameter.grad = grad if held is None else held.add_(grad)
             self._terms = {}
+
+    def _differentiate(self, loss: Tensor) -> Gradients:
+        """Gradients of one loss; the graph and the gradients in place stay."""
+        parameters = self._parameters
+        if not any(isinstance(parameter, DTensor) for parameter in parameters):
+            return list(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True))
+        # Sharded parameters get their gradient from hooks of the backward pass alone.
+        held = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        new = [parameter.grad for parameter in parameters]
+        for parameter, grad in zip(parameters, held, strict=True):
+            parameter.grad = grad
+        return new
 
 
 def _scale(grads: list[Tensor], factor: Tensor) -> None:

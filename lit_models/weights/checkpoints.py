@@ -13,6 +13,8 @@ from datamodules.errors import InputError
 from datamodules.files.torch_file import load_plain
 from datamodules.files.whole_file import whole_file
 
+# What Lightning calls the file beside the parts of several processes.
+_BESIDE_PARTS = "meta.pt"
 # What a fit continues from, beside the weights.
 _PROGRESS = ("global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks")
 
@@ -42,11 +44,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Loads a checkpoint as plain data.
+    """Loads a checkpoint as plain data; of a folder of parts what stands beside the weights.
 
     Raises:
         InputError: If the file is truncated, no checkpoint, or holds more than plain data.
     """
+    if path.is_dir():
+        return dict(load_plain(path / _BESIDE_PARTS, "checkpoint", "give an earlier one"))
     checkpoint = load_plain(path, "checkpoint", "give an earlier one")
     found: dict[str, Any] = checkpoint if isinstance(checkpoint, dict) else {}
     weights = found.get("state_dict")
@@ -67,7 +71,7 @@ def check_resumable(path: Path, checkpoint: dict[str, Any], optimizer: str | Non
         InputError: Naming what it lacks, or the optimizer whose state it holds.
     """
     for name in _PROGRESS:
-        if name not in checkpoint:
+        if name not in checkpoint and not (path.is_dir() and name == "optimizer_states"):
             raise InputError(
                 f"{path} holds weights alone, without {name!r}; give a last.ckpt to continue from"
             )
@@ -79,12 +83,24 @@ def check_resumable(path: Path, checkpoint: dict[str, Any], optimizer: str | Non
         )
 
 
-def check_compatible(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> None:
+def check_compatible(
+    path: Path, checkpoint: dict[str, Any], model: nn.Module, sharded: bool = False
+) -> None:
     """Compares names and shapes of a checkpoint's weights with a model's.
+
+    Args:
+        path: The checkpoint.
+        checkpoint: What :func:`read_checkpoint` found there.
+        model: The model.
+        sharded: Whether the run shares its weights out, and so reads a folder of parts itself.
 
     Raises:
         InputError: Naming the first weight that differs.
     """
+    if path.is_dir():
+        if not sharded:
+            raise InputError(f"{path} holds the parts of several processes; add --config fsdp")
+        return
     found = {**checkpoint, "state_dict": dict(checkpoint["state_dict"])}
     if isinstance(model, L.LightningModule):
         model.on_load_checkpoint(found)  # it may know the weights of an earlier version

@@ -1,0 +1,145 @@
+"""Weights, gradients and optimizer state shared out over the processes (FSDP2).
+
+Lightning's :class:`ModelParallelStrategy` leaves it to a model to say what is sharded. Here the
+strategy says it for all models alike: the blocks of a deep network one by one, so that no more than
+one of them is whole at a time, and what is around them with the model.
+
+https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.optim import Optimizer
+
+# What Lightning calls on a model that may run its network.
+_HOOKS = (
+    *("training_step", "validation_step", "test_step", "predict_step"),
+    *("on_train_epoch_end", "on_validation_start", "on_test_epoch_end"),
+)
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Each process keeps an equal part of every weight, its gradient and its optimizer state.
+
+    Args:
+        save_distributed_checkpoint: Whether every process writes its part, and a checkpoint is a
+            folder; else the parts are put together and a checkpoint is the one file of an
+            unsharded run.
+    """
+
+    def __init__(self, save_distributed_checkpoint: bool = False) -> None:
+        super().__init__(
+            data_parallel_size="auto",
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=save_distributed_checkpoint,
+        )
+
+    def setup_environment(self) -> None:
+        """Starts the processes; the model is sharded once it is there."""
+        self._data_parallel_size = self.num_processes * self.num_nodes
+        super().setup_environment()
+        model: Any = self.lightning_module
+        model.configure_model = partial(shard, model, self.device_mesh["data_parallel"])
+
+    def setup_optimizers(self, trainer: L.Trainer) -> None:
+        """Makes the optimizer; torch shards no fused kernel but Adam's (2.13.0)."""
+        super().setup_optimizers(trainer)
+        for optimizer in self.optimizers:
+            if not isinstance(optimizer, torch.optim.Adam):
+                for group in optimizer.param_groups:
+                    group["fused"] = False
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """State of an optimizer; whole, it numbers the parameters as an unsharded run does.
+
+        Lightning numbers them by their place in the model (2.6.6), torch by that in the groups.
+        """
+        if self._save_distributed_checkpoint:
+            return super().optimizer_state(optimizer)
+        assert self.model is not None
+        plain = getattr(optimizer, "_optimizer", optimizer)
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_optimizer_state_dict(self.model, plain, options=options)
+        numbers = {name: number for number, name in enumerate(self._names(plain))}
+        return _renamed(state, numbers) if self.is_global_zero else {}
+
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Loads a checkpoint of any layout, the optimizer's state for a fit alone."""
+        fits = self.lightning_module.trainer.state.fn == TrainerFn.FITTING  # type: ignore[union-attr]
+        if fits and Path(checkpoint_path).is_dir():
+            return super().load_checkpoint(checkpoint_path, weights_only)
+        optimizers, self.optimizers = self.optimizers, []
+        checkpoint = super().load_checkpoint(checkpoint_path, weights_only)
+        self.optimizers = optimizers
+        if fits:
+            assert self.model is not None
+            options = StateDictOptions(full_state_dict=True)
+            for optimizer, state in zip(optimizers, checkpoint["optimizer_states"], strict=True):
+                named = _renamed(state, dict(enumerate(self._names(optimizer))))
+                set_optimizer_state_dict(self.model, optimizer, named, options=options)
+        return checkpoint
+
+    def _names(self, optimizer: Optimizer) -> list[str]:
+        """Names of the parameters, group by group."""
+        assert self.model is not None
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return [names[p] for group in optimizer.param_groups for p in group["params"]]
+
+
+def _renamed(state: Mapping[str, Any], names: Mapping[Any, Any]) -> dict[str, Any]:
+    """An optimizer's state with other keys for its parameters."""
+    groups = [
+        {**group, "params": [names[key] for key in group["params"]]}
+        for group in state["param_groups"]
+    ]
+    return {"state": {names[k]: v for k, v in state["state"].items()}, "param_groups": groups}
+
+
+def shard(model: L.LightningModule, mesh: DeviceMesh) -> None:
+    """Shards a model in place, once.
+
+    Args:
+        model: Its parameters become DTensors. A block with other methods that use its weights
+            names them as ``forward_methods``; its ``forward`` calls none of them.
+        mesh: The processes to share among.
+    """
+    if isinstance(model, FSDPModule):
+        return
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh)
+        for name in getattr(block, "forward_methods", ()):
+            register_fsdp_forward_method(block, name)
+    name = type(model).__name__
+    fully_shard(model, mesh=mesh)
+    type(model).__name__ = name  # of the class torch makes; results and errors show it
+    for name in _HOOKS:
+        register_fsdp_forward_method(model, name)
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated parts of a deep network: modules in a ``ModuleList`` that have modules."""
+    return [
+        block
+        for parent in model.modules()
+        if isinstance(parent, nn.ModuleList)
+        for block in parent
+        if any(True for _ in block.children()) and any(True for _ in block.parameters())
+        if not isinstance(block, nn.ModuleList)
+    ]

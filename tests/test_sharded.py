@@ -1,0 +1,124 @@
+"""Weights shared out over two CPU processes train to those of one process."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from test_distributed import outcome
+
+from lit_models.__main__ import main
+
+ROOT = Path(__file__).parent
+_DOUBLE = "--trainer.plugins=lightning.pytorch.plugins.precision.DoublePrecision"
+# Sizes that two processes cannot share evenly; no dropout, whose masks belong to a rank.
+_SMALL = ["--model.d_model=20", "--model.num_heads=5", "--model.dropout=0", "--data.batch_size=11"]
+_SMALL += ["--data.num_samples=53", "--data.num_test=47", "--trainer.enable_progress_bar=false"]
+_SMALL += ["--config", "cpu", "--trainer.max_epochs=2", "--trainer.check_val_every_n_epoch=1"]
+_SHARDED = ["--config", "fsdp", "--trainer.devices=2"]
+_WINDOWS = ["--trainer.accumulate_grad_batches=3", "--trainer.gradient_clip_val=0.05"]
+# In the second epoch, which has one more step.
+_STOP = ["--trainer.max_steps=3", "--test_after_fit=false"]
+_GO_ON = ["--trainer.max_steps=-1", "--test_after_fit=true", "--ckpt_path"]
+_PARTS = ["--trainer.strategy.save_distributed_checkpoint=true"]
+
+
+def line(folder: Path, run_id: str, *options: str, name: str = "gpt") -> list[str]:
+    paths = ["--runs_dir", str(folder), "--run_id", run_id]
+    return ["fit", "--config", name, *_SMALL, _DOUBLE, *options, *paths]
+
+
+def last(folder: Path, run_id: str) -> str:
+    return str(folder / "gpt" / run_id / "checkpoints" / "last.ckpt")
+
+
+def predictions(folder: Path) -> Path:
+    return folder / "tiny" / "run" / "predictions.csv"
+
+
+def on_two_processes(folder: Path, lines: list[list[str]]) -> None:
+    path = folder / "lines.json"
+    path.write_text(json.dumps(lines))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {k: v for k, v in os.environ.items() if k != "LIT_MODELS_RUN_DIR"}
+    environment["PYTHONPATH"] = f"{ROOT.parent}{os.pathsep}{ROOT}"
+    done = subprocess.run(
+        [*command, str(ROOT / "several_fits.py"), str(path)],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folder of the runs: one process and two, whole and in two parts that change their number."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("gpt", "bert"):
+        assert main(line(folder, "one", *_WINDOWS, name=name)) == 0
+    assert main(line(folder, "one-two", *_WINDOWS, *_STOP)) == 0
+    lines = [line(folder, "two", *_WINDOWS, *_SHARDED, name=name) for name in ("gpt", "bert")]
+    lines.append(line(folder, "two-one", *_WINDOWS, *_SHARDED, *_STOP))
+    resumed = [*_GO_ON, last(folder, "one-two")]
+    lines.append(line(folder, "one-two", *_WINDOWS, *_SHARDED, *resumed))
+    parts = [*_WINDOWS, *_SHARDED, *_PARTS]
+    lines.append(line(folder, "parts", *parts, *_STOP))
+    lines.append(line(folder, "parts", *parts, *_GO_ON, last(folder, "parts")))
+    for precision in ("bf16-mixed", "bf16-true"):
+        options = [*_SHARDED, f"--trainer.precision={precision}", "--trainer.plugins=null"]
+        lines.append(line(folder, precision, *options))
+    tiny = ["--config", str(ROOT / "tiny.yaml"), "--runs_dir", str(folder)]
+    assert main(["fit", *tiny, "--run_id", "run"]) == 0
+    predict = ["predict", *tiny, "--ckpt_path", "best"]
+    assert main(predict) == 0
+    predictions(folder).rename(folder / "one.csv")
+    on_two_processes(folder, [*lines, [*predict, *_SHARDED]])
+    resumed = [*_GO_ON, last(folder, "two-one")]
+    assert main(line(folder, "two-one", *_WINDOWS, *resumed)) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "run_id"),
+    [("gpt", "two"), ("bert", "two"), ("gpt", "one-two"), ("gpt", "two-one")],
+)
+def test_equals_one_process(runs, name, run_id):
+    """Also in windows of batches, clipped by norm, and continued on another number of processes."""
+    results, weights = zip(*(outcome(runs / name / each) for each in ("one", run_id)), strict=True)
+    assert results[0]["optimizer_steps"] == results[1]["optimizer_steps"] > 3
+    assert list(weights[0]) == list(weights[1])
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], rtol=0, atol=1e-10, msg=key)
+    for key, value in results[0]["metrics"].items():
+        assert results[1]["metrics"][key] == pytest.approx(value, rel=1e-6), key
+
+
+def test_checkpoint_of_parts_continues(runs):
+    """Every process writes its part, and goes on from it."""
+    assert Path(last(runs, "parts")).is_dir()
+    folders = [runs / "gpt" / run for run in ("one", "parts")]
+    one, parts = (json.loads((folder / "results.json").read_text()) for folder in folders)
+    for key, value in one["metrics"].items():
+        assert parts["metrics"][key] == pytest.approx(value, rel=1e-6), key
+    logs = [pd.read_csv(folder / "metrics.csv") for folder in folders]
+    pd.testing.assert_frame_equal(logs[0], logs[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_trains_in_half_precision(runs, precision):
+    results, _ = outcome(runs / "gpt" / precision)
+    assert all(map(math.isfinite, results["metrics"].values()))
+
+
+def test_predictions_are_whole_and_ordered(runs):
+    tables = [pd.read_csv(path) for path in (runs / "one.csv", predictions(runs))]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-6, atol=1e-6)
