@@ -19,6 +19,7 @@ from lit_models.command.runs import Parser, Run, read_run, table
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _DASHES = ("", "8 4", "2 4", "8 4 2 4")
 _OF_THE_RUN = ("trainer.default_root_dir", "checkpoint.dirpath", "last_checkpoint.dirpath")
+_Rows = Sequence[Sequence[str]]
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:70rem;padding:0 1rem;color:#222}
 .wide{overflow-x:auto}table{border-collapse:collapse}th,td{padding:.25rem .75rem;text-align:left;
@@ -44,9 +45,10 @@ def compare_runs(argv: Sequence[str]) -> str:
     runs = [read_run(folder) for folder in dict.fromkeys(folders)]
     if len(runs) < 2:
         raise InputError("compare needs two runs or more; `lit-models runs` lists them")
-    rows = [("", *(run.name for run in runs)), *differences(runs), *scores(runs)]
+    differing, scored = differences(runs), scores(runs)
+    rows = [("", *(run.name for run in runs)), *differing, *scored]
     with whole_file(options.output) as file:
-        file.write(page(runs))
+        file.write(page(runs, differing, scored))
     return f"{table(rows)}\npage: {options.output}"
 
 
@@ -118,8 +120,8 @@ def curves(run: Run) -> dict[str, list[tuple[float, float]]]:
     return found
 
 
-def page(runs: Sequence[Run]) -> str:
-    """The page as HTML."""
+def page(runs: Sequence[Run], differing: _Rows, scored: _Rows) -> str:
+    """The page as HTML, with what :func:`differences` and :func:`scores` found."""
     title = f"{len(runs)} runs side by side"
     lines = {run.name: curves(run) for run in runs}
     charts = [
@@ -131,9 +133,9 @@ def page(runs: Sequence[Run]) -> str:
     body = [
         f"<h1>{title}</h1>",
         "<h2>Options that differ</h2>",
-        _html_table(runs, differences(runs)),
+        _html_table(runs, differing),
         "<h2>Scores</h2>",
-        _html_table(runs, scores(runs)),
+        _html_table(runs, scored),
         "<h2>Losses</h2>" if charts else "",
         *charts,
         *_figures(runs),
@@ -147,7 +149,7 @@ def page(runs: Sequence[Run]) -> str:
     )
 
 
-def _html_table(runs: Sequence[Run], rows: Sequence[Sequence[str]]) -> str:
+def _html_table(runs: Sequence[Run], rows: _Rows) -> str:
     if not rows:
         return "<p>None.</p>"
     titles = "".join(f"<th scope=col>{html.escape(run.name)}</th>" for run in runs)
