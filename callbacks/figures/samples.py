@@ -113,7 +113,7 @@ class SampleFigures(FigureCallback):
             axes.set(title=f"t = {step}", xlabel="noised sample")
             axes.grid(alpha=0.3)
         panels[0].set_ylabel("predicted noise")
-        panels[0].legend(fontsize=8)
+        panels[0].legend()
         return figure
 
 
@@ -141,9 +141,9 @@ def _sampler_laws(model: Any, law: Any) -> "Figure":
         axes.plot(counts, distances, marker=marker, label=name)
     axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="Wasserstein distance of the law")
     axes.set_xticks(counts, [str(count) for count in counts])
-    axes.set_title("samplers with the exact noise prediction", fontsize=10)
+    axes.set_title("samplers with the exact noise prediction")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
+    axes.legend()
     return figure
 
 

@@ -176,7 +176,9 @@ def save_diffusers(model: Any, folder: Path) -> None:
     try:
         import diffusers
     except ImportError as error:
-        raise ValueError("--format diffusers needs `pip install diffusers`") from error
+        raise ValueError(
+            "--format diffusers needs it: pip install 'lit-models[diffusers]'"
+        ) from error
     config, weights = to_diffusers(model)
     net = diffusers.UNet2DModel(**config)
     net.load_state_dict(weights)
@@ -205,8 +207,12 @@ def load_diffusers(model: Any, folder: str) -> None:
     note = Path(folder) / _NOTE
     if not path.is_file() or not note.is_file():
         raise ValueError(f"{folder} is no folder of `lit-models export --format diffusers`")
-    from safetensors.torch import load_file
-
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ValueError(
+            "pretrained needs safetensors: pip install 'lit-models[diffusers]'"
+        ) from error
     theirs = load_file(path)
     _, expected = to_diffusers(model)
     for name, value in expected.items():
