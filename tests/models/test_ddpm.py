@@ -65,6 +65,44 @@ def test_optimal_sampler_law(options, mean, std):
         assert samples.std().item() == pytest.approx(std, abs=4 * std / math.sqrt(8000))
 
 
+class Impulses:
+    """Noise in which row k has a one at the k-th draw and the last row none at all."""
+
+    def __init__(self, num_rows):
+        self.num_rows, self.count = num_rows, 0
+
+    def normal(self, shape, dtype):
+        noise = torch.zeros(self.num_rows, *shape, dtype=dtype)
+        if self.count < self.num_rows - 1:
+            noise[self.count] = 1.0
+        self.count += 1
+        return noise
+
+
+@pytest.mark.parametrize(
+    ("sampler", "options"),
+    [
+        ("ancestral", {"variance": "beta", "num_sample_steps": 60}),
+        ("ancestral", {"variance": "posterior", "num_sample_steps": 60}),
+        ("ancestral", {"variance": "beta", "spacing": "quadratic", "num_sample_steps": 20}),
+        *[("ddim", {"eta": eta, "num_sample_steps": 50}) for eta in (0.0, 0.4, 1.0)],
+        ("dpm_solver", {"num_sample_steps": 20}),
+        ("dpm_solver", {"num_sample_steps": 7, "spacing": "even"}),
+    ],
+)
+def test_every_sampler_has_its_law_exactly(sampler, options):
+    """With the exact prediction of a Gaussian a sampler is linear in its noise; nothing is drawn."""
+    model = with_exact_network(law(3.0, 2.0), sampler, **options)
+    steps = model.sampler_steps
+    num_draws = 1 + int((steps.std > 0).sum())
+    impulses = Impulses(num_draws + 1)
+    *responses, mean = model.sample(num_draws + 1, draws=impulses, dtype=torch.float64)[:, 0]
+    assert impulses.count == num_draws
+    variance = sum((response - mean).square() for response in responses)
+    expected = gaussian_after_sampling(3.0, 2.0, steps, model.diffusion.alphas_cumprod)
+    assert (mean.item(), variance.sqrt().item()) == pytest.approx(expected, abs=1e-9)
+
+
 def test_sampler_law_of_a_mixture():
     data = GaussianMixtureDataModule()
     model = with_exact_network(data.law, num_steps=200, beta_end=0.1)
