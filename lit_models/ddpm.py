@@ -22,11 +22,13 @@ Shape letters: B batch, D numbers in a sample, T steps of the process, W width, 
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanSquaredError, Metric, MetricCollection
@@ -87,7 +89,7 @@ class LitDDPM(LitModule):
             sampler's own way.
         eta: Fresh noise of DDIM: 0 none, 1 as much as the posterior.
         class_dropout: Share of the training rows whose class is dropped.
-        guidance_weight: Weight w of the guidance; 0 is the conditional sampler.
+        guidance_weight: Weight w of the guidance; left out, with a word, without classes.
         pretrained: Folder of `lit-models export --format diffusers`, whose weights to start from.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
@@ -135,7 +137,7 @@ class LitDDPM(LitModule):
     ) -> None:
         super().__init__({"eps_mse": MeanSquaredError()}, optimizer, lr_scheduler)
         shape, num_features = tuple(sample_shape), math.prod(sample_shape)
-        _check_guidance(num_classes, guidance_weight, class_dropout)
+        guidance_weight = _guidance(num_classes, guidance_weight, class_dropout)
         self.sample_shape, self.num_classes = shape, num_classes
         self.class_dropout = class_dropout
         self.x_scaler = Standardize(num_features if len(shape) == 1 else 1)
@@ -336,10 +338,17 @@ class LitDDPM(LitModule):
         return self.x_scaler.inverse(x)
 
 
-def _check_guidance(num_classes: int, guidance_weight: float, class_dropout: float) -> None:
-    """Complains about guidance without what it needs."""
-    if guidance_weight and (num_classes == 0 or class_dropout == 0):
+def _guidance(num_classes: int, weight: float, class_dropout: float) -> float:
+    """The weight of the guidance that the data allow."""
+    if weight and not num_classes:
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            sys.stderr.write(
+                f"lit-models: the data have no classes, so guidance_weight {weight:g} is left out\n"
+            )
+        return 0.0
+    if weight and class_dropout == 0:
         raise ValueError(
-            f"guidance_weight={guidance_weight:g} needs data with classes and a class_dropout "
-            "above 0"
+            f"guidance_weight={weight:g} needs a class_dropout above 0: the prediction without a "
+            "class is trained by it"
         )
+    return weight

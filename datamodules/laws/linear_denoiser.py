@@ -10,7 +10,9 @@ which is :math:`E[\epsilon \mid x_t]` of a Gaussian of the same moments: Wiener'
 that does no better has learned nothing but them.
 
 The axes are the principal ones. Pictures too large for a covariance have waves as axes instead,
-each of them along the principal axes of the channels.
+each of them along the principal axes of the channels. Few rows know little of many axes: the
+variances are drawn towards their mean as far as Ledoit and Wolf, "A well-conditioned estimator for
+large-dimensional covariance matrices" (2004), find best.
 
 Shape letters: B samples, D numbers in one, C channels, H and W sides.
 """
@@ -57,16 +59,20 @@ class LinearDenoiser:
 
         width = shape[0] if self._waves else size
         covariance = torch.zeros(width, width, dtype=torch.float64)
+        fourth = torch.zeros((), dtype=torch.float64)
         for block in centred():
             rows = block.movedim(1, -1).reshape(-1, width) if self._waves else block.flatten(1)
             covariance += rows.T @ rows / count
+            fourth += rows.square().sum(1).square().sum()
         variances, axes = torch.linalg.eigh(covariance)
         self.axes: Tensor = axes
         if self._waves:
-            variances = torch.zeros(self.shape, dtype=torch.float64)
+            variances, fourth = torch.zeros(self.shape, dtype=torch.float64), fourth.zero_()
             for block in centred():
-                variances += self._along(block).abs().square().sum(0) / count
-        self.variances = variances.clamp(min=0)
+                powers = self._along(block).abs().square()
+                variances += powers.sum(0) / count
+                fourth += powers.square().sum()
+        self.variances = _shrunk(variances.clamp(min=0), fourth, count)
 
     def _along(self, x: Tensor) -> Tensor:
         """Coordinates of centred samples on the axes."""
@@ -81,7 +87,7 @@ class LinearDenoiser:
             return (coordinates @ self.axes.to(coordinates).T).view(-1, *self.shape)
         pictures = torch.fft.ifft2(coordinates, norm="ortho").real
         turned: Tensor = torch.einsum("bkhw,ck->bchw", pictures, self.axes.to(pictures))
-        return turned
+        return turned.contiguous()
 
     def noise(self, x_t: Tensor, alphas_cumprod: Tensor) -> Tensor:
         r"""The predicted noise.
@@ -98,3 +104,17 @@ class LinearDenoiser:
         factors = (1 - level).sqrt() / (level * self.variances.to(x) + 1 - level)
         signal = alphas_cumprod.to(x).sqrt().view(-1, *[1] * len(self.shape))
         return self._back(factors * self._along(x - signal * self.mean.to(x)))
+
+
+def _shrunk(variances: Tensor, fourth: Tensor, count: int) -> Tensor:
+    """Variances along axes, drawn towards their mean.
+
+    Args:
+        variances: Means over the rows of the squares along each axis.
+        fourth: Sum over the rows of the square of what the mean is over.
+        count: Number of rows.
+    """
+    noise = (fourth / count - variances.square().sum()) / count
+    spread = (variances - variances.mean()).square().sum()
+    share = (noise / spread).clamp(0, 1) if spread > 0 else spread
+    return variances + share * (variances.mean() - variances)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sklearn.covariance import ledoit_wolf
 
 from datamodules import ArrayDataModule
 from datamodules.laws import linear_denoiser
@@ -18,7 +19,9 @@ def test_it_is_the_exact_prediction_of_a_gaussian():
     torch.manual_seed(0)
     rows = torch.randn(500, 4).double() @ torch.randn(4, 4).double() + torch.arange(4.0)
     denoiser = LinearDenoiser(lambda: iter(rows.split(70)), (4,))
-    mean, covariance = rows.mean(0), torch.cov(rows.T, correction=0)
+    covariance, share = ledoit_wolf(rows.numpy())
+    assert share > 0.003
+    mean, covariance = rows.mean(0), torch.from_numpy(covariance)
     x_t, level = torch.randn(9, 4).double(), levels(9)
     for x, alpha, found in zip(x_t, level, denoiser.noise(x_t, level), strict=True):
         total = alpha * covariance + (1 - alpha) * torch.eye(4).double()
@@ -50,12 +53,25 @@ def test_waves_are_the_principal_axes_of_pictures_that_know_no_place(monkeypatch
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
     rows = torch.einsum("kc,bchw->bkhw", turn, rows) + 5.0
     x_t, level = torch.randn(7, 2, 3, 4).double(), levels(7)
+    monkeypatch.setattr(linear_denoiser, "_shrunk", lambda variances, fourth, count: variances)
     principal = LinearDenoiser(lambda: iter(rows.split(50)), (2, 3, 4))
     monkeypatch.setattr(linear_denoiser, "_MAX_PRINCIPAL", 10)
     waves = LinearDenoiser(lambda: iter(rows.split(50)), (2, 3, 4))
     assert waves.variances.shape == (2, 3, 4)
     expected = principal.noise(x_t, level)
     torch.testing.assert_close(waves.noise(x_t, level), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (36,)])
+def test_few_rows_do_not_make_it_sure_of_many_axes(monkeypatch, shape):
+    """Twelve rows vary along eleven axes, and others of the same law along all."""
+    monkeypatch.setattr(linear_denoiser, "_MAX_PRINCIPAL", 40 if len(shape) == 1 else 10)
+    shape = (1, *shape) if len(shape) == 2 else shape
+    rows, others, noise = torch.randn(3, 12, *shape).double()
+    level = torch.full((12,), 0.99, dtype=torch.float64)
+    noised = 0.99**0.5 * others + 0.1 * noise
+    found = LinearDenoiser(lambda: iter([rows]), shape).noise(noised, level)
+    assert (found - noise).square().mean() < 1.2
 
 
 def test_its_rows_are_standardised_and_long_vectors_have_none():

@@ -3,12 +3,13 @@
 import math
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from callbacks.run.reproducible import StepSeed
-from datamodules import GaussianMixtureDataModule, MixtureLaw, TensorLoader
+from datamodules import ArrayDataModule, GaussianMixtureDataModule, MixtureLaw, TensorLoader
 from datamodules.batches import SampleBatch
 from datamodules.laws.mixture_law import gaussian_after_sampling
 from lit_models import DDPM, GaussianDiffusion, LitDDPM
@@ -91,7 +92,7 @@ class Impulses:
     ],
 )
 def test_every_sampler_has_its_law_exactly(sampler, options):
-    """With the exact prediction of a Gaussian a sampler is linear in its noise; nothing is drawn."""
+    """With the exact prediction of a Gaussian a sampler is linear in its noise."""
     model = with_exact_network(law(3.0, 2.0), sampler, **options)
     steps = model.sampler_steps
     num_draws = 1 + int((steps.std > 0).sum())
@@ -157,6 +158,32 @@ def conditional(weight, **options):
     model = LitDDPM((2,), 3, num_steps=29, hidden_size=13, guidance_weight=weight, **options)
     nn.init.normal_(model.denoiser.outer.weight, std=0.3)
     return model.double()
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 20, 20)])
+def test_the_linear_denoiser_is_scored_on_the_rows_of_the_test(shape):
+    """Also along waves, for pictures of more numbers than a covariance takes."""
+    rows = np.random.default_rng(0).integers(0, 256, (400, *shape), dtype=np.uint8)
+    data = ArrayDataModule(rows, channels="first", num_test_samples=2)
+    sizes = {"hidden_size": 8, "num_blocks": 1, "num_steps": 30, "num_sample_steps": 2}
+    sizes["beta_end"] = 0.3
+    model = LitDDPM(shape, 0, denoiser="unet", **sizes)
+    model.take_scale(data)
+    trainer = L.Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
+    (scores,) = trainer.test(model, datamodule=data, verbose=False)
+    # Rows of white noise: of that in x_t, the share of the data's variance stays unknown.
+    rival = model.rivals["test/eps_mse"]["linear denoiser"]
+    unknown = model.ddpm.diffusion.alphas_cumprod.mean().item()
+    assert rival == pytest.approx(unknown, abs=0.1)  # at eighty random steps
+    assert scores["test/eps_mse"] == pytest.approx(1, abs=0.1)  # an untrained network says 0
+
+
+def test_guidance_without_classes_is_left_out_with_a_word(capsys):
+    """A recipe for pictures serves a folder without subfolders too."""
+    model = LitDDPM((2,), 0, num_steps=5, guidance_weight=2.0)
+    assert model.ddpm.guidance_weight == 0
+    assert capsys.readouterr().err.count("guidance_weight 2 is left out") == 1
+    assert model.sample(3).shape == (3, 2)
 
 
 def test_guidance_of_weight_0_is_the_conditional_sampler():
@@ -257,7 +284,10 @@ def test_unet_shapes_and_conditioning(side):
     [
         ({"denoiser": "unet"}, "use denoiser mlp"),
         ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
-        ({"guidance_weight": 1.0}, "guidance_weight=1 needs data with classes"),
+        (
+            {"guidance_weight": 1.0, "num_classes": 2, "class_dropout": 0.0},
+            "guidance_weight=1 needs a class_dropout above 0",
+        ),
         ({"class_dropout": 1.2}, "got 1.2"),
         ({"guidance_weight": -5.0, "num_classes": 2}, "guidance_weight must be at least 0, got -5"),
         ({"eta": 5.0}, r"eta must be in \[0, 1\], got 5"),

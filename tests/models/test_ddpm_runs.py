@@ -92,7 +92,7 @@ def test_figures(tmp_path):
     [
         (["--data.std=-1"], "must be positive, got -1"),
         (["--model.denoiser=unet"], "use denoiser mlp"),
-        (["--model.guidance_weight=1"], "needs data with classes"),
+        (["--model.guidance_weight=-1"], "guidance_weight must be at least 0, got -1"),
         (["--model.num_sample_steps=21"], "num_sample_steps"),
         (["--data=ArrayDataModule", "--data.path=none.npy"], "no file 'none.npy'"),
     ],
