@@ -340,6 +340,7 @@ def test_a_network_of_ones_own_trains_in_a_plain_loop():
 
 def test_samples_after_a_fit_are_fresh():
     model = conditional(0.0)
+    model.take_scale(None)
     trainer = L.Trainer(
         max_steps=2,
         logger=False,
