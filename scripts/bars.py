@@ -110,6 +110,8 @@ _OLS = LinearDataModule().ols_mse
 _HMC_NLL = -0.1365
 _LARGE = ("--config", "large_table", "--data.num_samples", "250000")
 _GPT_TOPICS = ("--config", "gpt", "--config", "topics")
+_EXAMPLES = ("--data.task", "examples", "--data.num_samples", "200000")
+_GPT_EXAMPLES = ("--config", "gpt_instructions", *_EXAMPLES, "--trainer.max_epochs", "1")
 
 
 def _distance(limit: float) -> Bar:
@@ -301,6 +303,14 @@ TRIALS: tuple[Trial, ...] = (
             Bar("test/few_shot_cross_entropy", "<=", 0.01, reference="optimum"),
             Bar("test/zero_shot_cross_entropy", "<=", 0.01, reference="optimum"),
         ),
+    ),
+    Trial(
+        "gpt_instructions",
+        (
+            Bar("test/known_cross_entropy", "<=", 0.01, reference="optimum"),
+            Bar("test/new_cross_entropy", "<=", 0.01, reference="optimum"),
+        ),
+        pretraining=_GPT_EXAMPLES,
     ),
     Trial(
         "gpt_in_context_regression",

@@ -52,6 +52,7 @@ EXPERIMENTS = {
     "bert": (*_TEXT, "--data.num_samples=53", "--data.num_test=47"),
     "bert_finetune": (*_TEXT, *_DOCUMENTS),
     "gpt": (*_TEXT, "--data.num_samples=53", "--data.num_test=47"),
+    "gpt_instructions": (*_TEXT, "--data.num_samples=53", "--data.num_test=47"),
     "gpt_in_context_regression": (*_TEXT, "--data.num_samples=53", "--data.num_test=47"),
 }
 # Their tests are in test_distributed.py and test_distributed_text.py.
