@@ -189,9 +189,11 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
     Attributes:
         num_neighbors: Neighbours of a node that training samples at most, hop by hop; None for
             whole graphs. Evaluation sees all of them.
+        predicts_links: Whether targets are edges that are hidden and pairs without one.
     """
 
     num_neighbors: list[int] | None = None
+    predicts_links = False
 
     @property
     def level(self) -> Level:

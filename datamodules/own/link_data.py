@@ -70,6 +70,8 @@ class LinkDataModule(GraphsDataModule):
         InputError: If a file, column, node or value is missing or wrong; the message names it.
     """
 
+    predicts_links = True
+
     def __init__(
         self,
         edges_path: Any = None,

@@ -51,6 +51,8 @@ class BlockModelLinksDataModule(StochasticBlockModelDataModule):
         InputError: If an argument is out of range.
     """
 
+    predicts_links = True
+
     def __init__(
         self,
         num_nodes: int = 1000,

@@ -42,6 +42,7 @@ class CommandLine:
         checkpoint: Checkpoint to continue or to score.
         run_dir: Folder of the run the checkpoint belongs to; None for a new run.
         classes: Class paths of ``model`` and ``data``.
+        experiment_data: Class path of the data that the experiment itself has.
         found: Whether the run's own configuration is read without having been named.
         layers: Contents of the configurations.
     """
@@ -51,6 +52,7 @@ class CommandLine:
     checkpoint: Path | None = None
     run_dir: Path | None = None
     classes: dict[str, str] = field(default_factory=dict)
+    experiment_data: str | None = None
     found: bool = False
     layers: list[dict[str, Any]] = field(default_factory=list)
 
@@ -110,6 +112,8 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         line.args.append(name)
         if value is not None:
             line.args.append(_full_class_path(name, value, {option for option, _ in others}))
+    own = [layer["data"] for layer in layers if "model" in layer and "data" in layer]
+    line.experiment_data = own[0].get("class_path") if own and isinstance(own[0], dict) else None
     for key in ("model", "data"):
         class_path = _last_class_path(layers, line.args, key)
         if class_path is not None:

@@ -54,6 +54,24 @@ def check_pair(model: type, datamodule: type) -> None:
     )
 
 
+def check_links(experiment: str, own: type, chosen: type) -> None:
+    """Checks that an experiment of links is not given data whose targets are nodes.
+
+    Args:
+        experiment: Its name.
+        own: Class of the experiment's own data.
+        chosen: Class of the data that it is given.
+
+    Raises:
+        InputError: Naming what fits the experiment, and what the data.
+    """
+    if getattr(own, "predicts_links", False) and not getattr(chosen, "predicts_links", False):
+        raise InputError(
+            f"{experiment} predicts links, {chosen.__name__} gives targets of nodes or graphs; use "
+            f"--data LinkDataModule for links, or --config graph_network for what it gives"
+        )
+
+
 def _wanted_batch(model: type) -> Any:
     """Kind of batch that ``step`` takes; Any where it does not say."""
     return get_type_hints(model.step).get("batch", Any) if issubclass(model, LitModule) else Any

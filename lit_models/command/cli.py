@@ -34,6 +34,7 @@ from lit_models.base import LitModule
 from lit_models.command.arguments import CommandLine, import_named_classes, prepare
 from lit_models.command.checks import (
     check_fit,
+    check_links,
     check_names,
     check_nulls,
     check_pair,
@@ -182,6 +183,9 @@ class LitCLI(LightningCLI):
         experiment = config["experiment"] or "custom"
         check_names(experiment, config["run_id"])
         check_pair(*(named_class(config[part]["class_path"]) for part in ("model", "data")))
+        if self.command_line.experiment_data is not None:
+            data = (self.command_line.experiment_data, config["data"]["class_path"])
+            check_links(experiment, *(named_class(path) for path in data))
         check_nulls(config)
         follow_pretrained(config, self.command_line.given, self.checkpoint is not None)
         if is_child_rank():

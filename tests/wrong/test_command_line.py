@@ -59,6 +59,11 @@ CASES = {
         "LitGPTRegressor takes batches of ExamplesBatch, with these --data options "
         "InContextDataModule gives TokenBatch; its --help names the options",
     ),
+    "nodes for an experiment of links": (
+        ["fit", "--config", "graph_network_links", "--data", "GraphDataModule", "--data.path=x.pt"],
+        "graph_network_links predicts links, GraphDataModule gives targets of nodes or graphs; use "
+        "--data LinkDataModule",
+    ),
     "data without classes": (
         ["fit", "--model", "LitGPTClassifier", "--data", "InContextDataModule"],
         "LitGPTClassifier needs num_classes, which InContextDataModule does not have",
