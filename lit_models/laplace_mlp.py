@@ -44,6 +44,7 @@ from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.laplace import Factors, Structure, affine_layers, factors, make_posterior
 from lit_models.layers.network_draws import draw_generator
 from lit_models.mlp import MLP, Activation
+from lit_models.training.batches import as_batch, batch_type
 
 # A precision outside of these says that a layer is not needed, or that it is not held at all.
 _DELTAS = (1e-6, 1e6)
@@ -180,7 +181,8 @@ class LaplaceModel(LitModule):
         ordered = getattr(trainer.datamodule, "ordered_dataloader", None)
         loader = trainer.train_dataloader if ordered is None else ordered("train")
         for batch in loader:
-            yield trainer.strategy.batch_to_device(batch)
+            given = as_batch(batch, batch_type(type(self)))
+            yield trainer.strategy.batch_to_device(given)
 
     def maximise_evidence(self, batches: Iterator[Any]) -> None:
         """One step of the fixed point."""

@@ -12,7 +12,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from datamodules import LinearDataModule
 from datamodules.batches import SupervisedBatch
 from datamodules.errors import InputError
-from lit_models import AdamWMatrixDecay, LitBayesianMLP, LitDeepEnsemble, WarmupCosine
+from lit_models import (
+    AdamWMatrixDecay,
+    LitBayesianMLP,
+    LitDeepEnsemble,
+    LitLaplaceMLP,
+    LitMLPRegressor,
+    WarmupCosine,
+)
 from lit_models.layers.ranges import check_ranges
 
 
@@ -171,6 +178,24 @@ def test_plain_tuples_are_batches():
         trainer(max_epochs=1).fit(model, DataLoader(many, batch_size=8))
     with pytest.raises(InputError, match=r"y.reshape\(len\(y\), -1\)"):
         trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y[:, 0]), batch_size=8))
+
+
+def test_parts_of_a_users_own():
+    x, y = torch.randn(24, 3), torch.randn(24, 1)
+    loader = DataLoader(TensorDataset(x, y), batch_size=8)
+    with pytest.raises(InputError, match=r"x_scaler has no scale.*take_scale\(datamodule\)"):
+        trainer(max_epochs=1).fit(LitMLPRegressor(3, 1), loader)
+    for model in (LitMLPRegressor(3, 1), LitLaplaceMLP(3, 1, num_train=24)):
+        model.take_scale(None)
+        trainer(max_epochs=1).fit(model, loader, loader)
+    wide = LitMLPRegressor(5, 1)
+    wide.take_scale(None)
+    with pytest.raises(InputError, match="the data have 3 features and the model is made for 5"):
+        trainer(max_epochs=1).fit(wide, loader)
+    made = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    model = LitTiny(in_features=3, optimizer=made)
+    with pytest.raises(InputError, match=r"functools.partial\(torch.optim.SGD"):
+        trainer(max_epochs=1).fit(model, loader)
 
 
 def test_a_plain_loop_reshuffles():

@@ -112,8 +112,9 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         line.args.append(name)
         if value is not None:
             line.args.append(_full_class_path(name, value, {option for option, _ in others}))
-    own = [layer["data"] for layer in layers if "model" in layer and "data" in layer]
-    line.experiment_data = own[0].get("class_path") if own and isinstance(own[0], dict) else None
+    datas = (layer["data"] for layer in layers if "model" in layer and "data" in layer)
+    data = next(datas, None)
+    line.experiment_data = data.get("class_path") if isinstance(data, dict) else None
     for key in ("model", "data"):
         class_path = _last_class_path(layers, line.args, key)
         if class_path is not None:

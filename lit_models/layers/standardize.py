@@ -102,12 +102,17 @@ class Standardize(nn.Module):
         """Values in units of the training set's standard deviation.
 
         Raises:
+            InputError: For another number of features.
             ValueError: For values in float64, the type of a file's own numbers, without a scale.
         """
         if not self.is_fitted and x.dtype == torch.float64 != self.dtype:
             raise ValueError(
                 "the data are in their file's units and no scale is fitted; call "
                 "model.take_scale(datamodule) before the first step"
+            )
+        if x.shape[-1] not in (1, len(self.mean)) and len(self.mean) > 1:
+            raise InputError(
+                f"the data have {x.shape[-1]} features and the model is made for {len(self.mean)}"
             )
         return ((x.to(self.mean.dtype) - self.mean) / self.std).to(self.dtype)
 

@@ -6,6 +6,7 @@ import lightning as L
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch.optim import Optimizer
 
+from datamodules.errors import InputError
 from lit_models.optim import AdamWMatrixDecay
 from lit_models.training import rates
 from lit_models.training.lightning_repairs import (
@@ -55,6 +56,12 @@ class InjectedOptimizer(QuickHookNames):
         return type(optimizer).__qualname__
 
     def _make_optimizer(self, trainer: L.Trainer | None, length: float | None) -> Any:
+        if isinstance(self.optimizer, Optimizer):
+            name = type(self.optimizer).__qualname__
+            raise InputError(
+                "optimizer is a function of the parameters, not an optimizer; give "
+                f"functools.partial(torch.optim.{name}, lr=0.01)"
+            )
         optimizer: Any = self.optimizer(self.parameters())
         if isinstance(optimizer, AdamWMatrixDecay):
             optimizer.exempt(self)
