@@ -341,14 +341,10 @@ class LitDDPM(LitModule):
 def _guidance(num_classes: int, weight: float, class_dropout: float) -> float:
     """The weight of the guidance that the data allow."""
     if weight and not num_classes:
-        if getattr(rank_zero_only, "rank", 0) == 0:
-            sys.stderr.write(
-                f"lit-models: the data have no classes, so guidance_weight {weight:g} is left out\n"
-            )
+        rank_zero_only(sys.stderr.write)(
+            f"lit-models: the data have no classes, so guidance_weight {weight:g} is left out\n"
+        )
         return 0.0
     if weight and class_dropout == 0:
-        raise ValueError(
-            f"guidance_weight={weight:g} needs a class_dropout above 0: the prediction without a "
-            "class is trained by it"
-        )
+        raise ValueError(f"guidance_weight={weight:g} needs a class_dropout above 0")
     return weight

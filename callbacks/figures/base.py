@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from torch.distributed.fsdp import FSDPModule
 
+from callbacks.figures.style import finish, one_size, subject
 from callbacks.run.media import send_figure
 from datamodules.files.whole_file import whole_file
 
@@ -25,6 +26,7 @@ def save_figure(trainer: L.Trainer, name: str, figure: "Figure") -> Path:
     Returns:
         Path of the file.
     """
+    finish(figure, subject(trainer.lightning_module, trainer.datamodule))  # type: ignore[attr-defined]
     path = Path(trainer.default_root_dir) / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, "wb") as file:
@@ -83,8 +85,8 @@ class FigureCallback(L.Callback):
         """Draws and saves."""
         if not takes_part(trainer, pl_module) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        with torch.no_grad(), whole_weights(pl_module):
-            figures = self.draw(trainer, pl_module)
-        if trainer.is_global_zero:
-            for name, figure in figures.items():
+        with one_size():
+            with torch.no_grad(), whole_weights(pl_module):
+                figures = self.draw(trainer, pl_module)
+            for name, figure in figures.items() if trainer.is_global_zero else ():
                 save_figure(trainer, name, figure)

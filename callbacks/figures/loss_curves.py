@@ -1,8 +1,9 @@
 """Training and validation loss over the run, with the optimum where it is known."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 
@@ -39,14 +40,41 @@ class LossCurves(FigureCallback):
         shown = [name for name in ("train/loss", "val/loss") if name in curves]
         if not shown:
             return {}
-        figure = Figure(figsize=(6.4, 4.0))
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.subplots()
         for name in shown:
             marker = "o" if len(curves[name][0]) == 1 else ""
             axes.plot(*curves[name], label=name, marker=marker)
-        if all(value > 0 for name in shown for value in curves[name][1]):
+        values = [value for name in shown for value in curves[name][1]]
+        if min(values) > 0 and max(values) > 10 * min(values):
             axes.set_yscale("log")
-        axes.set(xlabel="optimizer step", ylabel="loss", title=type(pl_module).__name__)
+        known = self._known(trainer, pl_module)
+        if known is not None:
+            axes.axhline(known[1], color="black", linestyle="--", linewidth=1, label=known[0])
+        axes.set(xlabel="optimizer step", ylabel="loss")
         axes.grid(alpha=0.3)
         axes.legend()
         return {"loss_curves": figure}
+
+    @staticmethod
+    def _known(trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[str, float] | None:
+        """The optimum of the loss, else its best rival, where a metric of the test is the loss."""
+        scores: Mapping[str, float] = getattr(pl_module, "scores", {})
+        loss = scores.get("test/loss")
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for name, value in scores.items():
+            if not name.startswith("test/") or loss is None or not _equal(value, loss):
+                continue
+            optimum = getattr(datamodule, "optimum", {}).get(name)
+            if optimum is not None:
+                return f"optimum {optimum.value:.4g}", optimum.value
+            for published in (datamodule, pl_module):
+                rivals = getattr(published, "rivals", {}).get(name)
+                if rivals:
+                    best, score = min(rivals.items(), key=lambda rival: rival[1])
+                    return f"{best} {score:.4g}", score
+        return None
+
+
+def _equal(value: float, loss: float) -> bool:
+    return abs(value - loss) <= 1e-5 * abs(loss)

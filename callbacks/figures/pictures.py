@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from callbacks.figures.base import FigureCallback, save_figure, takes_part, whole_weights
+from callbacks.figures.style import one_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +65,7 @@ class ImageGrid(FigureCallback):
         """Draws and saves."""
         if not takes_part(trainer, pl_module):
             return
-        with torch.no_grad(), whole_weights(pl_module):
+        with torch.no_grad(), whole_weights(pl_module), one_size():
             figures = self.draw(trainer, pl_module)
         if trainer.is_global_zero:
             for name, figure in figures.items():
