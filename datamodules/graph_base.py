@@ -195,6 +195,19 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
     num_neighbors: list[int] | None = None
     predicts_links = False
 
+    def setup(self, stage: str) -> None:
+        """Makes the splits of a stage.
+
+        Raises:
+            InputError: If neighbours are to be sampled around targets that are no nodes.
+        """
+        if self.num_neighbors is not None and self.level != "node":
+            raise InputError(
+                f"num_neighbors samples around nodes, and a target is that of a {self.level}; "
+                "leave it out"
+            )
+        super().setup(stage)
+
     @property
     def level(self) -> Level:
         """Whether a target belongs to a node, an edge or a graph."""
@@ -212,10 +225,5 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
 
     def _make_loader(self, data: GraphBatch, batch_size: int, **options: Any) -> Any:
         if options["shuffle"] and self.num_neighbors is not None:
-            if self.level != "node":
-                raise InputError(
-                    f"num_neighbors samples around nodes, and a target is that of a {self.level}; "
-                    "leave it out"
-                )
             return NeighborLoader(data, self.num_neighbors, batch_size, **options)
         return GraphLoader(data, self.level, batch_size, **options)

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 import torch
 from graph_helpers import random_edges, random_graph
+from torch_geometric.data import Data
 
-from datamodules import InputError, StochasticBlockModelDataModule
+from datamodules import GraphDataModule, InputError, StochasticBlockModelDataModule
 from datamodules.loading.neighbors import NeighborLoader, NeighborSampler
 from lit_models import LitGAT, LitGCN, LitGraphNetwork
 from lit_models.__main__ import main
@@ -216,6 +217,13 @@ def test_training_samples_and_evaluation_sees_everything():
 def test_wrong_numbers_are_named(wrong, message):
     with pytest.raises(InputError, match=message):
         StochasticBlockModelDataModule(**wrong)
+
+
+def test_graphs_with_targets_of_their_own_are_not_sampled():
+    edges = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    graphs = [Data(torch.randn(3, 2), edges, y=torch.tensor([k % 2])) for k in range(30)]
+    with pytest.raises(InputError, match="a target is that of a graph; leave it out"):
+        GraphDataModule(graphs, num_neighbors=[3, 3]).setup("fit")
 
 
 def test_random_edges_without_loops_have_no_loop():
