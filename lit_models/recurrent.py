@@ -337,11 +337,11 @@ class LitRecurrentForecaster(LitIntervalForecaster):
         if self.skip is not None:
             out = out + self.skip(window[..., : self.num_targets].flatten(1))
         width = 1 if self.mode == "rolling" else self.num_targets * self.head.num_params
-        steps = out.reshape(out.shape[0], -1, width)
+        steps = out.reshape(out.shape[0], out.shape[1] // width, width)
         if self.known is not None and known is not None:
             ahead, auxiliary = steps[:, : self.horizon], steps[:, self.horizon :]
             steps = torch.cat([ahead + self.known(known, summary), auxiliary], dim=1)
-        split = steps.reshape(*steps.shape[:2], self.num_targets, -1)
+        split = steps.reshape(*steps.shape[:2], self.num_targets, width // self.num_targets)
         params = split.movedim(2, 1).flatten(0, 1)
         if self.start is not None:
             return params  # the start holds the last value

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
@@ -147,8 +148,6 @@ def test_predictions_follow_the_errors_of_the_test(tmp_path, path):
     points = torch.linspace(0, 0.01, 201)[None, :, None].expand(2, -1, 3)  # too narrow by far
     model.widths.scores.copy_(points)
     model.widths.count.fill_(200)
-    import lightning as L
-
     trainer = L.Trainer(logger=False, enable_progress_bar=False, enable_checkpointing=False)
     outputs = trainer.predict(model, data)
     columns = {name: torch.cat([part[name] for part in outputs]) for name in outputs[0]}
@@ -158,3 +157,20 @@ def test_predictions_follow_the_errors_of_the_test(tmp_path, path):
     frame = data.prediction_frame(columns)
     assert list(frame["date"].iloc[[0, 3]].astype(str)) == ["2024-03-02", "2024-03-11"]
     assert list(frame["shop"].unique()) == ["01", "b", "c"]
+    assert len(list(data.followed_windows())) == 2  # those with known targets, those to predict
+
+
+def test_a_file_that_training_has_seen_whole_is_forecast_with_the_widths_of_validation(path):
+    data = CSVSeriesDataModule(path, "y", series="shop", window=5, horizon=3)
+    frame = pd.read_csv(path).groupby("shop").head(20)
+    other = CSVSeriesDataModule(
+        path, "y", series="shop", window=5, horizon=3, predict_path=frame.reset_index(drop=True)
+    )
+    model = LitRecurrentForecaster(1, 3, 5, hidden_size=4, num_series=3).eval()
+    model.take_scale(data)
+    model.widths.scores.fill_(1.0)
+    model.widths.count.fill_(200)
+    trainer = L.Trainer(logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    (columns,) = trainer.predict(model, other)
+    half = (columns["upper_80"] - columns["lower_80"]) / 2
+    torch.testing.assert_close(half, data.scales[1][:, :1].expand(3, 3), rtol=1e-5, atol=0)

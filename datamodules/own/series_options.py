@@ -85,6 +85,10 @@ class SeriesOptions(Protocol):
         """The target's transform; None for none."""
         ...
 
+    def knowledge(self) -> dict[str, Any]:
+        """What the training file decided."""
+        ...
+
     def numbers_of(self, names: Sequence[tuple[str, ...]]) -> Tensor:
         """Number of each series among those of the training file, ``(S,)``."""
         ...

@@ -102,7 +102,9 @@ def inverse_box_cox(values: Tensor, power: Power) -> Tensor:
 
 
 def blocks(rows: SeriesRows, origins: Origins) -> Iterator[SeriesBatch]:
-    """All windows, a few thousand at a time."""
+    """All windows, a few thousand at a time; of none nothing."""
+    if not len(origins.row):
+        return
     for row, series in zip(*(torch.split(part, _BLOCK) for part in origins), strict=True):
         yield rows.gather(Origins(row, series))
 

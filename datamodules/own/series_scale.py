@@ -36,6 +36,8 @@ def series_scales(
         recall: Whether to take the scales that a run remembers; else those of the file at hand.
     """
     known = data.memory if recall else {}
+    if recall and not known and table is not data.table:
+        known = data.knowledge()
     same = not known
     starts = table.offsets[:-1]
     ends = data.bounds["train"][1] if same else table.ends

@@ -134,7 +134,7 @@ def from_rows(part: Tensor, num_targets: int) -> Tensor:
     """What is said of rows ``(B M, H)`` by window, ``(B, H, M)``; of one target as it is."""
     if num_targets == 1:
         return part
-    return part.reshape(-1, num_targets, *part.shape[1:]).movedim(1, 2)
+    return part.reshape(part.shape[0] // num_targets, num_targets, *part.shape[1:]).movedim(1, 2)
 
 
 def _by_target(part: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ class LinearStart(nn.Module):
         if windows.known is not None:
             parts.append(windows.known.flatten(1))
         change = torch.nn.functional.linear(torch.cat(parts, dim=1), self.weight, self.bias)
-        return _by_target(last + change.reshape(change.shape[0], -1, m))
+        return _by_target(last + change.reshape(change.shape[0], change.shape[1] // m, m))
 
 
 class KnownSteps(nn.Module):

@@ -96,6 +96,8 @@ def test_the_model_starts_at_the_ridge(frame, tmp_path, head):
     torch.testing.assert_close(model.test_metrics.compute()["test/mse"], mse, rtol=1e-6, atol=0)
     assert columns["lower_95"].shape == columns["target"].shape == batch.y.shape
     assert model.state_gradients(batch).shape == (T,)
+    empty = data.windows("test", torch.arange(0))  # a rank's share of a small last batch
+    assert model.predict_step(empty)["upper_80"].shape == (0, H, M)
 
 
 def test_rows_and_back():

@@ -90,6 +90,9 @@ def test_what_a_run_knows_serves_new_series_and_needs_no_training_file(tmp_path)
     own = pd.read_csv(new).query("store == 'zz'")["y"]
     assert batch.center[1, 0].item() == pytest.approx(own.mean(), rel=1e-12)
     assert (other.in_features, other.num_series) == (1, 3)
+    same = CSVSeriesDataModule(data.path, "y", series="store", predict_path=new, **SMALL)
+    torch.testing.assert_close(same.windows("predict").center, batch.center)
+    torch.testing.assert_close(same.windows("predict").naive_error, batch.naive_error)
 
 
 def test_series_are_never_glued(tmp_path):
