@@ -111,7 +111,10 @@ _HMC_NLL = -0.1365
 _LARGE = ("--config", "large_table", "--data.num_samples", "250000")
 _GPT_TOPICS = ("--config", "gpt", "--config", "topics")
 _EXAMPLES = ("--data.task", "examples", "--data.num_samples", "200000")
-_GPT_EXAMPLES = ("--config", "gpt_instructions", *_EXAMPLES, "--trainer.max_epochs", "1")
+_GPT_EXAMPLES = (
+    *("--config", "gpt_instructions", *_EXAMPLES),
+    *("--model.optimizer.weight_decay", "0.01"),
+)
 
 
 def _distance(limit: float) -> Bar:
