@@ -114,6 +114,56 @@ def plain_seconds(
     return _loop(cli, batches, optimizer, num_steps) / num_steps
 
 
+class _Bare(L.LightningModule):
+    """A model's step in a LightningModule with nothing else: what Lightning's loop costs alone.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss: torch.Tensor = self.model.step(batch).total
+        return loss
+
+    def configure_optimizers(self) -> Optimizer:
+        optimizer: Optimizer = self.model.optimizer(self.model.parameters())
+        return optimizer
+
+
+def bare_seconds(experiment: str, num_steps: int, options: Iterable[str] = ()) -> float:
+    """Seconds per optimizer step of Lightning's loop: no callback, logger or checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        cli = _built(experiment, folder, num_steps, options)
+        clock = _Clock()
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_steps=num_steps,
+            gradient_clip_val=cli.trainer.gradient_clip_val,
+            callbacks=[clock],
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(_Bare(cli.model), cli.datamodule.train_dataloader())
+        return clock.seconds / num_steps
+
+
+def floor_ratio(experiment: str, num_steps: int, options: Iterable[str] = ()) -> Ratio:
+    """Fit against Lightning's bare loop."""
+    options = tuple(options)
+    return compare_seconds(
+        lambda: fit_seconds(experiment, num_steps, options),
+        lambda: bare_seconds(experiment, num_steps, options),
+        num_pairs=3,
+    )
+
+
 def fit_ratio(
     experiment: str, num_steps: int, options: Iterable[str] = (), own_loader: bool = False
 ) -> Ratio:
@@ -129,6 +179,8 @@ def fit_ratio(
 # Experiment, further options, optimizer steps, and whether to compare with a DataLoader as well,
 # which small tables and windows are commonly served by.
 _Case = tuple[str, tuple[str, ...], int, bool]
+# Steps so short that Lightning's loop, without any of ours, is most of them.
+_TINY = ("linear_regression", "bayesian_mlp", "ddpm", "gcn")
 _GPT_4X128 = ("--model.d_model", "128", "--model.num_layers", "4")
 _FITS: dict[str, _Case] = {
     "linear_regression": ("linear_regression", (), 1500, True),
@@ -153,6 +205,9 @@ def _cases() -> Iterator[tuple[str, Callable[[], Ratio]]]:
             yield f"fit {name} / DataLoader loop", partial(fit_ratio, experiment, steps, options)
         own = partial(fit_ratio, experiment, steps, options, own_loader=True)
         yield f"fit {name} / loop with our loader", own
+        if name in _TINY:
+            bare = partial(floor_ratio, experiment, steps, options)
+            yield f"fit {name} / bare LightningModule", bare
 
 
 CASES: dict[str, Callable[[], Ratio]] = dict(_cases())
