@@ -277,7 +277,10 @@ class LitCLI(LightningCLI):
         # The last validation comes first at the end of a fit: others look at it, or change weights.
         # The report comes last: it names the figures that other callbacks have drawn.
         kwargs["callbacks"] = [LastValidation(), *given, *own, self.report]
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except TypeError as error:  # Lightning's, for a number of devices that is none
+            raise InputError(f"trainer: {one_line(str(error))}") from error
         hide_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
@@ -317,11 +320,12 @@ class LitCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Tests the best checkpoint."""
-        done = None if self.checkpoint is None else self.checkpoint.get("global_step")
+        done = 0 if self.checkpoint is None else self.checkpoint.get("global_step")
         if done == self.trainer.global_step and self.trainer.is_global_zero:
+            why = f"the run is complete at step {done}" if done else "no step was asked for"
             sys.stderr.write(
-                f"lit-models: nothing was trained: the run is complete at step {done}; raise "
-                "--trainer.max_epochs (or max_steps) to go on\n"
+                f"lit-models: nothing was trained: {why}; raise --trainer.max_epochs "
+                "(or max_steps) to go on\n"
             )
         if not self._own_config["test_after_fit"] or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return

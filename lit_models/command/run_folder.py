@@ -58,7 +58,12 @@ class RunFolder:
         """
         for folder in reversed((path, *path.parents)):
             if not folder.exists():
-                folder.mkdir(exist_ok=True)
+                try:
+                    folder.mkdir(exist_ok=True)
+                except FileNotFoundError as error:  # in /proc, say
+                    raise InputError(
+                        f"no folder can be made at {folder}; choose another --runs_dir"
+                    ) from error
                 self._made.insert(0, folder)
         if alone:
             self._hold(path)

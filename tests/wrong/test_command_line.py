@@ -86,6 +86,7 @@ CASES = {
         "trainer.precision: expected 64, 32, 16 or",
     ),
     "no device": ([*FIT, "--trainer.devices", "0"], "devices='0'"),
+    "devices of text": ([*FIT, "--trainer.devices", "2x"], "should be an int > 0"),
     "absent device": ([*FIT, "--trainer.accelerator", "mps"], "MPS"),
     "unknown accelerator": ([*FIT, "--trainer.accelerator", "warp"], "accelerator='warp'"),
     "unknown strategy": ([*FIT, "--trainer.strategy", "magic"], "strategy='magic'"),
