@@ -33,7 +33,7 @@ CASES = {
         "model.optimizer: expected a class path, got Adamm",
     ),
     "no optimizer": (
-        [*FIT, "--model.optimizer", "torch.nn.Linear"],
+        [*FIT, "--model.optimizer", "torch.nn.ReLU"],
         "subclass of <class 'Optimizer'>",
     ),
     "unknown schedule": ([*FIT, "--model.lr_scheduler", "Cosine"], "model.lr_scheduler: expected"),
