@@ -13,8 +13,11 @@ weight is therefore 1 and not a hyperparameter. Deviations:
 
 * The posterior's standard deviation is :math:`\exp(\rho)`; Blundell's is a softplus.
 * The prior is one normal distribution, not a scale mixture.
-* ``kl_warmup_steps`` raises the weight of the KL from 0 to 1 at first (Sønderby et al., 2016); the
-  loss is the ELBO's from then on.
+* A noise that is learned follows the mean prediction (:mod:`lit_models.families.refreshed`), not
+  the bound, whose noise holds the weights' variance as well.
+* The weight of the KL rises from 0 to 1 at first (Sønderby et al., 2016), by default in the first
+  three tenths of the run; the loss is the ELBO's from then on. A noise that is learned waits as
+  long: before the rows are fitted it would explain them, and the KL would empty the network.
 
 Prediction draws whole networks, the same ones for every row, and scores the mixture they make.
 
@@ -26,6 +29,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -33,7 +37,8 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import StepOutput
-from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
+from lit_models.families.predictive import PredictiveClassifier
+from lit_models.families.refreshed import LearnsNoise
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.network_draws import (
     ACTIVATIONS,
@@ -169,17 +174,29 @@ def kl_weight(step: int, num_warmup_steps: int) -> float:
     return min(1.0, (step + 1) / num_warmup_steps) if num_warmup_steps else 1.0
 
 
+# Share of the run in which the weight of the KL rises, and a noise that is learned waits.
+_WARMUP = 0.3
+
+
+def warmup_steps(trainer: L.Trainer, given: int | None) -> int:
+    """Optimizer steps of the rise: as given, or a share of the run; 0 in a run without an end."""
+    total = trainer.estimated_stepping_batches
+    if given is not None:
+        return given
+    return 0 if total == float("inf") else int(_WARMUP * total)
+
+
 def _check_draws(
-    num_train: int, num_draws: int, num_train_draws: int, kl_warmup_steps: int
+    num_train: int, num_draws: int, num_train_draws: int, kl_warmup_steps: int | None
 ) -> None:
     counts = {"num_train": num_train, "num_draws": num_draws, "num_train_draws": num_train_draws}
     least = [(name, value, 1) for name, value in counts.items()]
-    for name, value, minimum in (*least, ("kl_warmup_steps", kl_warmup_steps, 0)):
+    for name, value, minimum in (*least, ("kl_warmup_steps", kl_warmup_steps or 0, 0)):
         if value < minimum:
             raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
-class LitBayesianMLP(PredictiveRegressor):
+class LitBayesianMLP(LearnsNoise):
     r"""Variational Bayesian perceptron for regression.
 
     Args:
@@ -194,7 +211,8 @@ class LitBayesianMLP(PredictiveRegressor):
         sampling: Whether training draws pre-activations (``local``) or whole ``weights``.
         num_train_draws: Passes per training step.
         num_draws: Networks per prediction.
-        kl_warmup_steps: Optimizer steps in which the weight of the KL rises to 1.
+        kl_warmup_steps: Optimizer steps in which the weight of the KL rises to 1; None takes three
+            tenths of the run.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -206,57 +224,52 @@ class LitBayesianMLP(PredictiveRegressor):
         minus the ELBO per row, the evaluation loss the mixture's negative log-likelihood; in nats.
     """
 
+    refresh_after = _WARMUP
+
     def __init__(
         self,
         in_features: int,
         out_features: int,
         num_train: int,
-        hidden_sizes: Sequence[int] = (20, 20),
-        activation: Activation = "relu",
+        hidden_sizes: Sequence[int] = (20,),
+        activation: Activation = "silu",
         prior_std: float = 1.0,
         initial_std: float = 0.05,
         noise_std: float | None = None,
         sampling: Sampling = "local",
         num_train_draws: int = 8,
         num_draws: int = 100,
-        kl_warmup_steps: int = 0,
+        kl_warmup_steps: int | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(in_features, out_features, optimizer, lr_scheduler)
+        super().__init__(in_features, out_features, noise_std, optimizer, lr_scheduler)
         _check_draws(num_train, num_draws, num_train_draws, kl_warmup_steps)
-        if noise_std is not None and noise_std <= 0:
-            raise ValueError(f"noise_std must be positive, got {noise_std}")
         self.num_train, self.kl_warmup_steps = num_train, kl_warmup_steps
+        self._warmup_steps = kl_warmup_steps or 0
         self.num_draws, self.num_train_draws = num_draws, num_train_draws
-        self.sampling, self.noise_std = sampling, noise_std
+        self.sampling = sampling
         self.net = BayesianMLP(
             in_features, hidden_sizes, out_features, activation, prior_std, initial_std
         )
-        self.log_noise_std: nn.Parameter | None = None
-        if noise_std is None:  # in units of the targets' standard deviation
-            self.log_noise_std = nn.Parameter(torch.full((out_features,), math.log(0.5)))
+
+    def on_train_start(self) -> None:
+        """Takes the length of the warm-up from that of the run."""
+        super().on_train_start()
+        self._warmup_steps = warmup_steps(self.trainer, self.kl_warmup_steps)
 
     def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> GaussianMixture:
         """One component per network drawn from the posterior."""
         draws = self.net.draw(self.num_draws, generator or draw_generator(x))
-        return self._mixture(evaluate_draws(self.x_scaler(x), draws, self.net.activation))
-
-    def _mixture(self, outputs: Tensor) -> GaussianMixture:
-        """Outputs as densities in the units of the data."""
-        if self.log_noise_std is None:
-            stds = torch.full_like(self.y_scaler.std, self.noise_std or 1.0)
-        else:
-            stds = self.log_noise_std.exp() * self.y_scaler.std
-        return GaussianMixture(self.y_scaler.inverse(outputs), stds)
+        return self.mixture(evaluate_draws(self.x_scaler(x), draws, self.net.activation))
 
     def step(self, batch: SupervisedBatch) -> StepOutput:
         """Minus the ELBO per row."""
         x = self.x_scaler(batch.x)
-        mixture = self._mixture(self.net(x, self.num_train_draws, self.sampling))
+        mixture = self.mixture(self.net(x, self.num_train_draws, self.sampling))
         nll = -mixture.component_log_prob(batch.y).mean()
         kl = self.net.kl()
-        loss = nll + kl_weight(self.global_step, self.kl_warmup_steps) * kl / self.num_train
+        loss = nll + kl_weight(self.global_step, self._warmup_steps) * kl / self.num_train
         return StepOutput(loss, len(batch.x), mixture, batch.y, {"expected_nll": nll, "kl": kl})
 
 
@@ -274,7 +287,8 @@ class LitBayesianMLPClassifier(PredictiveClassifier):
         sampling: Whether training draws pre-activations (``local``) or whole ``weights``.
         num_train_draws: Passes per training step.
         num_draws: Networks per prediction.
-        kl_warmup_steps: Optimizer steps in which the weight of the KL rises to 1.
+        kl_warmup_steps: Optimizer steps in which the weight of the KL rises to 1; None takes three
+            tenths of the run.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -297,18 +311,24 @@ class LitBayesianMLPClassifier(PredictiveClassifier):
         sampling: Sampling = "local",
         num_train_draws: int = 4,
         num_draws: int = 100,
-        kl_warmup_steps: int = 0,
+        kl_warmup_steps: int | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(in_features, num_classes, optimizer, lr_scheduler)
         _check_draws(num_train, num_draws, num_train_draws, kl_warmup_steps)
         self.num_train, self.kl_warmup_steps = num_train, kl_warmup_steps
+        self._warmup_steps = kl_warmup_steps or 0
         self.num_draws, self.num_train_draws = num_draws, num_train_draws
         self.sampling = sampling
         self.net = BayesianMLP(
             in_features, hidden_sizes, num_classes, activation, prior_std, initial_std
         )
+
+    def on_train_start(self) -> None:
+        """Takes the length of the warm-up from that of the run."""
+        super().on_train_start()
+        self._warmup_steps = warmup_steps(self.trainer, self.kl_warmup_steps)
 
     def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> CategoricalMixture:
         """One component per network drawn from the posterior."""
@@ -321,6 +341,6 @@ class LitBayesianMLPClassifier(PredictiveClassifier):
         mixture = CategoricalMixture(outputs)
         nll = -mixture.component_log_prob(batch.y).mean()
         kl = self.net.kl()
-        loss = nll + kl_weight(self.global_step, self.kl_warmup_steps) * kl / self.num_train
+        loss = nll + kl_weight(self.global_step, self._warmup_steps) * kl / self.num_train
         scalars = {"expected_nll": nll, "kl": kl}
         return StepOutput(loss, len(batch.x), mixture.log_probs, batch.y, scalars)

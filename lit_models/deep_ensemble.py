@@ -10,13 +10,16 @@ deep ensembles" (2017), without the adversarial examples. Deviations:
 
 * The paper scores the mixture by one normal density of the same mean and variance; here it is
   scored as the mixture it is.
+* ``noise="constant"`` leaves the variance head out: one noise for all rows and members, the mean
+  square of what the members leave of the training targets.
 * Members see the same batches, which lets one ``torch.func.vmap`` train all of them at once; they
   differ by their initial weights, which the paper found to be enough.
 
 Shape letters: S members, B batch, D inputs, K outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -26,9 +29,12 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import StepOutput
-from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
+from lit_models.families.predictive import PredictiveClassifier
+from lit_models.families.refreshed import LearnsNoise
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.mlp import MLP, Activation
+
+Noise = Literal["predicted", "constant"]
 
 
 class Ensemble(nn.Module):
@@ -80,7 +86,7 @@ class Ensemble(nn.Module):
         return outputs
 
 
-class LitDeepEnsemble(PredictiveRegressor):
+class LitDeepEnsemble(LearnsNoise):
     r"""Deep ensemble for regression; each member predicts a mean and a variance.
 
     Args:
@@ -91,6 +97,8 @@ class LitDeepEnsemble(PredictiveRegressor):
         activation: Non-linearity.
         min_std: Least standard deviation a member may predict, in units of the targets' standard
             deviation.
+        noise: Whether the noise is ``predicted`` for each row, as in the paper, or one ``constant``
+            for all rows: the better choice where there are few rows.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -110,20 +118,34 @@ class LitDeepEnsemble(PredictiveRegressor):
         hidden_sizes: Sequence[int] = (50,),
         activation: Activation = "relu",
         min_std: float = 1e-3,
+        noise: Noise = "predicted",
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(in_features, out_features, optimizer, lr_scheduler)
+        super().__init__(in_features, out_features, None, optimizer, lr_scheduler)
         if min_std <= 0:
             raise ValueError(f"min_std must be positive, got {min_std}")
-        self.min_std = min_std
-        self.net = Ensemble(num_members, in_features, hidden_sizes, 2 * out_features, activation)
+        self.min_std, self.noise = min_std, noise
+        width = out_features * (1 if noise == "constant" else 2)
+        self.net = Ensemble(num_members, in_features, hidden_sizes, width, activation)
 
     def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> GaussianMixture:
         """One component per member."""
-        mean, raw = self.net(self.x_scaler(x)).chunk(2, dim=-1)
+        outputs = self.net(self.x_scaler(x))
+        if self.noise == "constant":
+            return self.mixture(outputs)
+        mean, raw = outputs.chunk(2, dim=-1)
         std = (F.softplus(raw) + self.min_std**2).sqrt()
         return GaussianMixture(self.y_scaler.inverse(mean), std * self.y_scaler.std)
+
+    def residuals(self, batch: SupervisedBatch) -> Tensor:
+        """What each member leaves of the targets, in units of the data, ``(S, B, K)``."""
+        return batch.y - self.predictive(batch.x).means
+
+    def refresh(self, batches: Iterator[SupervisedBatch]) -> None:
+        """As the base, for a constant noise."""
+        if self.noise == "constant":
+            super().refresh(batches)
 
     def step(self, batch: SupervisedBatch) -> StepOutput:
         """Mean of the members' negative log-likelihoods."""

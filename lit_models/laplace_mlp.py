@@ -38,13 +38,13 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from datamodules.errors import InputError
-from lit_models.base import LitModule, StepOutput
+from lit_models.base import StepOutput
 from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
+from lit_models.families.refreshed import Refreshed
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.laplace import Factors, Structure, affine_layers, factors, make_posterior
 from lit_models.layers.network_draws import draw_generator
 from lit_models.mlp import MLP, Activation
-from lit_models.training.batches import as_batch, batch_type
 
 # A precision outside of these says that a layer is not needed, or that it is not held at all.
 _DELTAS = (1e-6, 1e6)
@@ -104,7 +104,7 @@ class LaplaceMLP(nn.Module):
             self.deltas.copy_(new)
 
 
-class LaplaceModel(LitModule):
+class LaplaceModel(Refreshed):
     """What both models share: the network, its posterior, and when the evidence is maximised.
 
     Args:
@@ -124,7 +124,7 @@ class LaplaceModel(LitModule):
         ValueError: If an argument is out of range.
     """
 
-    last_evidence: Tensor
+    refresh_after = 0.2
 
     def __init__(
         self,
@@ -142,10 +142,10 @@ class LaplaceModel(LitModule):
         super().__init__(*sizes, optimizer=optimizer, lr_scheduler=lr_scheduler)  # type: ignore[arg-type, misc]
         if evidence_every < 1:
             raise ValueError(f"evidence_every must be at least 1, got {evidence_every}")
-        self.num_train, self.evidence_every = num_train, evidence_every
+        self.num_train, self.refresh_every = num_train, evidence_every
         net = MLP(sizes[0], hidden_sizes, sizes[1], activation)
         self.laplace = LaplaceMLP(net, structure, prior_precision)
-        self.register_buffer("last_evidence", torch.tensor(0))
+        self.register_buffer("last_refresh", torch.tensor(0))
 
     def setup(self, stage: str) -> None:
         """Refuses a precision in which no curvature can be factorised.
@@ -160,29 +160,21 @@ class LaplaceModel(LitModule):
                 "--trainer.precision bf16-mixed or 32-true"
             )
 
-    def on_train_epoch_end(self) -> None:
-        """Maximises the evidence every so many steps, after a fifth of the run."""
-        super().on_train_epoch_end()
-        trainer = self.trainer
-        step, total = trainer.global_step, trainer.estimated_stepping_batches
-        early = step < 0.2 * total if total != float("inf") else False
-        if not early and step - int(self.last_evidence) >= self.evidence_every:
-            self.last_evidence.fill_(step)
-            self.maximise_evidence(self._train_batches())
-
     def on_validation_start(self) -> None:
         """Makes the posterior of the weights that are judged, and kept."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.fit_posterior(self._train_batches())
 
-    def _train_batches(self) -> Iterator[Any]:
-        """Every training row once: the whole split, also where a batch would be dropped."""
-        trainer: Any = self.trainer
-        ordered = getattr(trainer.datamodule, "ordered_dataloader", None)
-        loader = trainer.train_dataloader if ordered is None else ordered("train")
-        for batch in loader:
-            given = as_batch(batch, batch_type(type(self)))
-            yield trainer.strategy.batch_to_device(given)
+    def refresh(self, batches: Iterator[SupervisedBatch]) -> None:
+        """Maximises the evidence."""
+        self.maximise_evidence(batches)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the count of steps under its former name."""
+        super().on_load_checkpoint(checkpoint)
+        state = checkpoint["state_dict"]
+        if "last_evidence" in state:
+            state["last_refresh"] = state.pop("last_evidence")
 
     def maximise_evidence(self, batches: Iterator[Any]) -> None:
         """One step of the fixed point."""

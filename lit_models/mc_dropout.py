@@ -14,7 +14,9 @@ with :math:`p_l` the dropout of the inputs of layer l. Deviations:
 * The stored weights are :math:`(1 - p_l) M_l`, since torch scales kept units by 1 / (1 - p).
 * Training masks differ by row, as everywhere; prediction draws one mask per network for all rows,
   so that a draw is a function, and folds it into the weights.
-* :math:`\tau` may be learned by maximum likelihood beside the weights.
+* :math:`\tau` may be learned: as the precision of what the mean prediction leaves
+  (:mod:`lit_models.families.refreshed`). The likelihood under fresh masks would count their
+  variance as noise.
 
 Batch normalisation, if asked for, uses its running statistics at prediction: dropout alone stays
 active.
@@ -30,7 +32,8 @@ from torch import Tensor, nn
 
 from datamodules.batches import SupervisedBatch
 from lit_models.base import StepOutput
-from lit_models.families.predictive import PredictiveClassifier, PredictiveRegressor
+from lit_models.families.predictive import PredictiveClassifier
+from lit_models.families.refreshed import LearnsNoise
 from lit_models.layers.densities import CategoricalMixture, GaussianMixture
 from lit_models.layers.network_draws import (
     ACTIVATIONS,
@@ -130,7 +133,7 @@ class MCDropoutMLP(nn.Module):
         return 0.5 * length_scale**2 * torch.stack(terms).sum()
 
 
-class LitMCDropoutMLP(PredictiveRegressor):
+class LitMCDropoutMLP(LearnsNoise):
     r"""Monte-Carlo dropout for regression.
 
     Args:
@@ -173,12 +176,13 @@ class LitMCDropoutMLP(PredictiveRegressor):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(in_features, out_features, optimizer, lr_scheduler)
         if tau is not None and tau <= 0:
             raise ValueError(f"tau must be positive, got {tau}")
+        noise_std = None if tau is None else tau**-0.5
+        super().__init__(in_features, out_features, noise_std, optimizer, lr_scheduler)
         _check(length_scale, num_train, num_draws)
         self.num_train, self.num_draws = num_train, num_draws
-        self.tau, self.length_scale = tau, length_scale
+        self.length_scale = length_scale
         self.net = MCDropoutMLP(
             in_features,
             hidden_sizes,
@@ -188,26 +192,15 @@ class LitMCDropoutMLP(PredictiveRegressor):
             input_dropout,
             batch_norm,
         )
-        self.log_tau: nn.Parameter | None = None
-        if tau is None:  # in units of 1 / the targets' variance
-            self.log_tau = nn.Parameter(torch.ones(out_features))
 
     def predictive(self, x: Tensor, generator: torch.Generator | None = None) -> GaussianMixture:
         """One component per dropout mask."""
         draws = self.net.draw(self.num_draws, generator or draw_generator(x))
-        return self._mixture(evaluate_draws(self.x_scaler(x), draws, self.net.activation))
-
-    def _mixture(self, outputs: Tensor) -> GaussianMixture:
-        """Outputs as densities in the units of the data."""
-        if self.log_tau is None:
-            stds = torch.full_like(self.y_scaler.std, (self.tau or 1.0) ** -0.5)
-        else:
-            stds = (-0.5 * self.log_tau).exp() * self.y_scaler.std
-        return GaussianMixture(self.y_scaler.inverse(outputs), stds)
+        return self.mixture(evaluate_draws(self.x_scaler(x), draws, self.net.activation))
 
     def step(self, batch: SupervisedBatch) -> StepOutput:
         """Negative log-likelihood under fresh masks plus the prior's share."""
-        mixture = self._mixture(self.net(self.x_scaler(batch.x)).unsqueeze(0))
+        mixture = self.mixture(self.net(self.x_scaler(batch.x)).unsqueeze(0))
         nll = -mixture.log_prob(batch.y).mean()
         loss = nll + self.net.penalty(self.length_scale) / self.num_train
         return StepOutput(loss, len(batch.x), mixture, batch.y, {"expected_nll": nll})

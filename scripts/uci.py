@@ -96,6 +96,9 @@ def _deep_ensemble(in_features: int, num_train: int, setting: Setting) -> LitMod
     return LitDeepEnsemble(in_features, 1, hidden_sizes=[50], min_std=0.01)
 
 
+# The noise that a model learns follows the batches; a fit by the command takes all rows at once.
+_NOISE, _NOISE_RATE = "model.noise_variance", 0.01
+
 METHODS = {
     "mc_dropout": Method(
         _mc_dropout, {"dropout": [0.005, 0.01, 0.05, 0.1]}, 1200, 5e-3, chooses_noise=True
@@ -114,9 +117,13 @@ class _Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Loss of a batch."""
-        return self.model.step(SupervisedBatch(x, y)).loss
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of a batch, and the mean square that the mean of its passes leaves."""
+        output = self.model.step(SupervisedBatch(x, y))
+        left = (output.preds.mean.detach() - y) / self.model.get_submodule("y_scaler").get_buffer(
+            "std"
+        )
+        return output.loss, left.square().mean(0)
 
 
 def load(folder: Path) -> dict[str, Part]:
@@ -178,13 +185,16 @@ def train(method: Method, settings: Sequence[Setting], part: Part, seed: int) ->
         x, y = part.x[:, order], part.y[:, order]
         for rows in torch.arange(num_rows).tensor_split(batches):
             optimizer.zero_grad()
-            batched(weights, buffers, x[:, rows], y[:, rows]).sum().backward()
+            losses_of, squares = batched(weights, buffers, x[:, rows], y[:, rows])
+            losses_of.sum().backward()
             optimizer.step()
+            buffers[_NOISE].lerp_(squares.to(buffers[_NOISE]), _NOISE_RATE)
             if decay.any():
                 _decay(weights, decay * schedule.get_last_lr()[0])
             schedule.step()
     for n, trained in enumerate(losses):
-        trained.load_state_dict({name: value[n] for name, value in weights.items()}, strict=False)
+        state = {**weights, _NOISE: buffers[_NOISE]}
+        trained.load_state_dict({name: value[n] for name, value in state.items()}, strict=False)
     return models
 
 

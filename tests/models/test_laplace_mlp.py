@@ -92,9 +92,11 @@ def minimise(model, batch):
     return a, precision
 
 
-def test_a_linear_model_has_the_exact_posterior():
+@pytest.mark.parametrize("noise", [0.01, 0.1, 2.0])  # the truth is 0.09
+def test_a_linear_model_has_the_exact_posterior(noise):
     batch = linear_data()
     model = LitLaplaceMLP(D, 1, 40, hidden_sizes=[], structure="full").double()
+    model.noise_variance.fill_(noise)
     a, precision = minimise(model, batch)
     model.step(batch).loss.backward()
     assert max(p.grad.abs().max().item() for p in model.parameters()) < 1e-10
@@ -180,5 +182,5 @@ def test_the_command_knows_the_shared_arguments(model):
     assert "Optimizer steps between two steps of the evidence" in helped
     made = model(D, K, N, hidden_sizes=[4], evidence_every=7)
     again = model(**made.hparams)
-    assert again.evidence_every == 7
+    assert again.refresh_every == 7
     assert again.laplace.net[0].out_features == 4

@@ -85,15 +85,6 @@ def test_loss_is_gal_and_ghahramani_s():
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
 
 
-def test_precision_may_be_learned():
-    model = LitMCDropoutMLP(3, 1, 10, hidden_sizes=[5])
-    model.y_scaler.std.fill_(2.0)
-    expected = 2 * torch.tensor(-0.5).exp().double()
-    torch.testing.assert_close(model.predictive(torch.randn(7, 3)).stds[0], expected)
-    model.step(SupervisedBatch(torch.randn(7, 3), torch.randn(7, 1))).loss.backward()
-    assert model.log_tau.grad.abs() > 0
-
-
 def test_predictions_do_not_depend_on_mode_batch_or_call():
     model = LitMCDropoutMLPClassifier(3, 4, 13, hidden_sizes=[5], dropout=0.5, num_draws=7)
     x = torch.randn(11, 3)

@@ -1,0 +1,123 @@
+"""The noise that is learned: its fixed point, its carrying over, and runs that had it otherwise."""
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from datamodules.batches import SupervisedBatch
+from lit_models import LitBayesianMLP, LitDeepEnsemble, LitLaplaceMLP, LitMCDropoutMLP
+
+N = 60
+LEARNERS = [
+    (LitBayesianMLP, (3, 2, N), {"num_draws": 7}),
+    (LitMCDropoutMLP, (3, 2, N), {"num_draws": 7}),
+    (LitDeepEnsemble, (3, 2), {"noise": "constant"}),
+]
+
+
+def data(noise=0.2):
+    x = torch.randn(N, 3, dtype=torch.float64)
+    y = torch.stack([x[:, 0], 100 * x[:, 1]], 1) + noise * torch.randn(N, 2).double()
+    return SupervisedBatch(x, y)
+
+
+def made(kind, sizes, options, batch):
+    model = kind(*sizes, hidden_sizes=[5], **options)
+    for scaler, values in ((model.x_scaler, batch.x), (model.y_scaler, batch.y)):
+        scaler.fit(values.mean(0), values.std(0))
+    return model
+
+
+@pytest.mark.parametrize(("kind", "sizes", "options"), LEARNERS)
+def test_noise_moves_to_what_the_prediction_leaves(kind, sizes, options):
+    batch = data()
+    model = made(kind, sizes, options, batch)
+    mixture = model.predictive(batch.x)
+    predicted = mixture.means if kind is LitDeepEnsemble else mixture.mean
+    expected = (batch.y - predicted).square().reshape(-1, N, 2).mean((0, 1)).sqrt()
+    for _ in range(60):
+        model.refresh(SupervisedBatch(batch.x[n::7], batch.y[n::7]) for n in range(7))
+    torch.testing.assert_close(model.noise_stds(), expected, check_dtype=False)
+    stds = model.predictive(batch.x).stds.expand(1, 1, 2)[0, 0]
+    torch.testing.assert_close(stds, expected, check_dtype=False)
+    assert expected[1] > 10 * expected[0]  # a noise for each target, in its units
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(LitBayesianMLP, {"noise_std": 0.3}), (LitMCDropoutMLP, {"tau": 4.0})]
+)
+def test_a_given_noise_stays(kind, options):
+    batch = data()
+    model = made(kind, (3, 2, N), options, batch)
+    model.refresh(iter([batch]))
+    expected = torch.full((2,), 0.3 if kind is LitBayesianMLP else 0.5).double()
+    torch.testing.assert_close(model.noise_stds(), expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e5])
+def test_noise_does_not_hang_on_the_rate(scale):
+    """A linear truth, at a rate that moves no parameter by itself as far as the noise must go."""
+    batch = data(noise=0.2)
+    batch = batch._replace(y=scale * (batch.y[:, :1] + 3))
+    model = made(LitMCDropoutMLP, (3, 1, N), {"dropout": 0.01, "activation": "silu"}, batch)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    for step in range(600):
+        optimizer.zero_grad()
+        model.step(batch).loss.backward()
+        optimizer.step()
+        if step % 50 == 49:
+            model.refresh(iter([batch]))
+    assert 0.13 * scale < model.noise_stds().item() < 0.25 * scale
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [(LitBayesianMLP, "log_noise_std", -1.0), (LitMCDropoutMLP, "log_tau", 2.0)],
+)
+def test_runs_in_which_the_noise_was_a_parameter(kind, name, value):
+    model = kind(3, 2, N, hidden_sizes=[5])
+    state = model.state_dict()
+    del state["noise_variance"], state["last_refresh"]
+    state[name] = torch.full((2,), value)
+    checkpoint = {"state_dict": state}
+    model.on_load_checkpoint(checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
+    expected = torch.full((2,), torch.tensor(-1.0).exp().item()).double()
+    torch.testing.assert_close(model.noise_stds(), expected)
+
+
+def test_a_laplace_run_that_counted_by_another_name():
+    model = LitLaplaceMLP(3, 2, N, hidden_sizes=[5])
+    state = model.state_dict()
+    state["last_evidence"] = state.pop("last_refresh") + 7
+    checkpoint = {"state_dict": state}
+    model.on_load_checkpoint(checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
+    assert model.last_refresh == 7
+
+
+def test_the_trainer_refreshes_on_time(tmp_path):
+    batch = data()
+    model = made(*LEARNERS[1], batch)
+    calls = []
+
+    def refresh(batches):
+        calls.append((model.trainer.global_step, sum(len(b.x) for b in batches)))
+
+    model.refresh = refresh
+    loader = DataLoader(TensorDataset(*batch[:2]), batch_size=20)
+    trainer = L.Trainer(
+        max_epochs=40,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(model, loader)
+    # 120 steps: every third of them, which an epoch has, after a tenth of the run.
+    assert calls[0] == (12, N)
+    assert calls[-1] == (120, N)
+    assert len(calls) == 37
