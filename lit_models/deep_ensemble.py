@@ -110,6 +110,10 @@ class LitDeepEnsemble(LearnsNoise):
         mean of the members', the evaluation loss the mixture's negative log-likelihood; in nats.
     """
 
+    # A noise that keeps up with the fit keeps the gradients from fading as the members fit.
+    refresh_every = 10
+    refresh_after = 0.0
+
     def __init__(
         self,
         in_features: int,

@@ -5,6 +5,7 @@ No predictive density beats the truth's own: the optimum is the entropy of the n
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -81,6 +82,13 @@ class NoisySineRegressionDataModule(LitDataModule[SupervisedBatch]):
         y = self.clean(x).unsqueeze(1) + noise
         dtype = torch.get_default_dtype()
         return SupervisedBatch(x.unsqueeze(1).to(dtype), y.to(dtype))
+
+    @property
+    def standardization(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Mean and standard deviation of the training points, as a user's table has them."""
+        train = self.split("train")
+        fields = (("x_scaler", train.x.double()), ("y_scaler", train.y.double()))
+        return {name: (field.mean(0), field.std(0, correction=0)) for name, field in fields}
 
     @property
     def optimum(self) -> dict[str, Reference]:

@@ -70,3 +70,13 @@ def test_wrong_arguments_are_named(wrong):
     (name,) = wrong
     with pytest.raises(InputError, match=name):
         NoisySineRegressionDataModule(**wrong)
+
+
+def test_scale_is_that_of_the_training_points():
+    data = NoisySineRegressionDataModule(num_samples=50, noise_std=0.3, seed=2)
+    train = data.split("train")
+    for name, values in (("x_scaler", train.x), ("y_scaler", train.y)):
+        mean, std = data.standardization[name]
+        standard = (values.double() - mean) / std
+        torch.testing.assert_close(standard.mean(0), torch.zeros(1).double(), atol=1e-12, rtol=0)
+        torch.testing.assert_close(standard.square().mean(0), torch.ones(1).double())
