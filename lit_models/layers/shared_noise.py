@@ -35,7 +35,7 @@ class SharedNoise:
         self._seed, self._count = seed, 0
 
     def _share(self, draws: Tensor) -> Tensor:
-        return draws[self.rank :: self.world_size][: self.num_rows]
+        return draws[self.rank :: self.world_size][: self.num_rows].contiguous()
 
     def _reseeded(self) -> torch.Generator:
         # A seed for each draw: the ranks may draw different amounts.

@@ -70,4 +70,5 @@ def test_shared_noise_is_the_same_on_any_number_of_ranks(num_rows, world_size):
     for rank in range(min(world_size, num_rows)):
         for part, all_rows in zip(draw(rank, world_size), whole, strict=True):
             assert torch.equal(part, all_rows[rank::world_size])
+            assert part.is_contiguous()  # a metric views it as a vector
     assert not torch.equal(whole[1][:, 0].double(), whole[2])
