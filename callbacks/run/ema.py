@@ -110,7 +110,7 @@ class EMA(WeightAveraging):
         if not isinstance(pl_module, FSDPModule):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
             return
-        # The strategy has loaded the average into the model, and taken it out of the checkpoint.
+        # The strategy has loaded the average into the model.
         assert self._average_model is not None
         self._share_out(pl_module)
         if "current_model_state" in checkpoint:

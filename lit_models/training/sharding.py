@@ -20,6 +20,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
+    set_model_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import DeviceMesh
@@ -48,6 +49,7 @@ class ShardedStrategy(ModelParallelStrategy):
             tensor_parallel_size=1,
             save_distributed_checkpoint=save_distributed_checkpoint,
         )
+        self._reads_parts = False
 
     def setup_environment(self) -> None:
         """Starts the processes; the model is sharded once it is there."""
@@ -81,20 +83,41 @@ class ShardedStrategy(ModelParallelStrategy):
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Loads a checkpoint of any layout, the optimizer's state for a fit alone."""
-        fits = self.lightning_module.trainer.state.fn == TrainerFn.FITTING  # type: ignore[union-attr]
-        if fits and Path(checkpoint_path).is_dir():
-            return super().load_checkpoint(checkpoint_path, weights_only)
-        optimizers, self.optimizers = self.optimizers, []
+        """Reads a file whole, so that model and callbacks may change it; a folder part by part."""
+        self._reads_parts = Path(checkpoint_path).is_dir()
+        if not self._reads_parts:
+            return dict(self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=True))
+        optimizers = self.optimizers
+        if not self._fits():
+            self.optimizers = []
         checkpoint = super().load_checkpoint(checkpoint_path, weights_only)
         self.optimizers = optimizers
-        if fits:
-            assert self.model is not None
-            options = StateDictOptions(full_state_dict=True)
-            for optimizer, state in zip(optimizers, checkpoint["optimizer_states"], strict=True):
-                named = _renamed(state, dict(enumerate(self._names(optimizer))))
-                set_optimizer_state_dict(self.model, optimizer, named, options=options)
         return checkpoint
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Shares out the weights of a file; those of a folder are in place."""
+        if not self._reads_parts:
+            assert self.model is not None
+            options = StateDictOptions(full_state_dict=True, strict=strict)
+            set_model_state_dict(self.model, checkpoint["state_dict"], options=options)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Whether :meth:`load_optimizer_state_dict` is to be called: not for a folder."""
+        return not self._reads_parts
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Shares out the optimizer's state of a file."""
+        assert self.model is not None
+        options = StateDictOptions(full_state_dict=True)
+        states = checkpoint["optimizer_states"]
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            named = _renamed(state, dict(enumerate(self._names(optimizer))))
+            set_optimizer_state_dict(self.model, optimizer, named, options=options)
+
+    def _fits(self) -> bool:
+        trainer = self.lightning_module.trainer  # type: ignore[union-attr]
+        return trainer.state.fn == TrainerFn.FITTING
 
     def _names(self, optimizer: Optimizer) -> list[str]:
         """Names of the parameters, group by group."""
