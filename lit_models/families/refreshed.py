@@ -121,7 +121,7 @@ class LearnsNoise(Refreshed, PredictiveRegressor):
             left = (self.residuals(batch) / std).square().flatten(0, -2)
             squares += left.mean(0) * len(batch.x)
             rows += len(batch.x)
-            if rows[0] >= _MAX_ROWS:
+            if rows[0] * self.trainer.world_size >= _MAX_ROWS:
                 break
         squares, rows = self._sum_over_ranks(torch.stack([squares, rows]))
         found = (squares / rows).clamp(min=1e-8)

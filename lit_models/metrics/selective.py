@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc
 
 from lit_models.layers.densities import GaussianMixture
+from lit_models.layers.standardize import widest_float
 
 
 def risk_curve(uncertainty: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,7 +30,8 @@ def risk_curve(uncertainty: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
         Two tensors ``(N,)``.
     """
     _, group, counts = torch.unique(uncertainty, return_inverse=True, return_counts=True)
-    sums = error.new_zeros(len(counts), dtype=torch.float64).index_add(0, group, error.double())
+    wide = error.to(widest_float(error.device))
+    sums = torch.zeros_like(wide[: len(counts)]).index_add(0, group, wide)
     ordered = (sums / counts).repeat_interleave(counts)
     place = torch.arange(1, len(error) + 1, device=error.device)
     return place / len(error), ordered.cumsum(0) / place
@@ -46,7 +48,8 @@ def detection_auroc(known: Tensor, strange: Tensor) -> Tensor:
     # Ranks, since torchmetrics would take numbers outside of [0, 1] for logits.
     _, ranks = torch.unique(scores, return_inverse=True)
     labels = torch.cat([torch.zeros_like(known), torch.ones_like(strange)]).long()
-    area: Tensor = binary_auroc(ranks.double() / max(len(scores), 1), labels)
+    ranks = ranks.to(widest_float(ranks.device))
+    area: Tensor = binary_auroc(ranks / max(len(scores), 1), labels)
     return area
 
 
