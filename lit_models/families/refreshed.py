@@ -117,11 +117,12 @@ class LearnsNoise(Refreshed, PredictiveRegressor):
             return
         std = self.y_scaler.std
         squares, rows = torch.zeros_like(std), torch.zeros_like(std)
+        ranks = 1 if self._trainer is None else self._trainer.world_size
         for batch in batches:
             left = (self.residuals(batch) / std).square().flatten(0, -2)
             squares += left.mean(0) * len(batch.x)
             rows += len(batch.x)
-            if rows[0] * self.trainer.world_size >= _MAX_ROWS:
+            if rows[0] * ranks >= _MAX_ROWS:
                 break
         squares, rows = self._sum_over_ranks(torch.stack([squares, rows]))
         found = (squares / rows).clamp(min=1e-8)
