@@ -206,6 +206,8 @@ def _finished(layer: Any, sums: Tensor, x: Tensor) -> Tensor:
 class LeanGATConv(GATConv):  # type: ignore[misc]
     """torch-geometric's ``GATConv`` on :class:`AttentionEdges`; arguments are its own."""
 
+    forward_methods = ("attention",)
+
     def attention(self, x: Tensor, edges: AttentionEdges) -> tuple[Tensor, Tensor]:
         """Output ``(N, H W)`` or ``(N, W)``, and the weights ``(E, H)``."""
         states = self.lin(x).view(-1, self.heads, self.out_channels)
@@ -220,6 +222,8 @@ class LeanGATConv(GATConv):  # type: ignore[misc]
 
 class LeanGATv2Conv(GATv2Conv):  # type: ignore[misc]
     """torch-geometric's ``GATv2Conv`` on :class:`AttentionEdges`; arguments are its own."""
+
+    forward_methods = ("attention",)
 
     def attention(self, x: Tensor, edges: AttentionEdges) -> tuple[Tensor, Tensor]:
         """Output ``(N, H W)`` or ``(N, W)``, and the weights ``(E, H)``."""
