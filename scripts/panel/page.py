@@ -42,7 +42,7 @@ def render(
             continue
         row = add_up(entry, done)
         ratios.append(row.ratio)
-        score = f"{row.score:.5g} ± {row.spread:.2g}"
+        score = f"{row.score:.5g}" + (f" ± {row.spread:.2g}" if len(done) > 1 else "")
         rival = f"{row.rivals[row.best]:.5g} {row.best}"
         cells = [f"`{entry.name}`", _rows(entry, data), entry.metric.removeprefix("test/"), score]
         cells += [rival, f"{row.ratio:.3f}", f"{row.cpu_seconds:.0f}", f"{row.memory_mb:.0f}"]
@@ -61,8 +61,9 @@ def _detail(
     command = shlex.join(["lit-models", *record["command"]])
     listed = ", ".join(f"{name} {value:.5g}" for name, value in rivals.items())
     reason = f" {entry.reason}" if entry.reason else ""
+    seeds = f"{num_seeds} seeds" if num_seeds > 1 else "one seed"
     return [
-        f"**{entry.name}**: {entry.origin}; {num_seeds} seeds, commit {record['git_commit'][:7]}.",
+        f"**{entry.name}**: {entry.origin}; {seeds}, commit {record['git_commit'][:7]}.",
         f"Rivals: {listed}.{reason}",
         "",
         f"    {command}",
