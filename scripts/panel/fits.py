@@ -4,6 +4,7 @@ import json
 import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, NamedTuple, Protocol
 
 from scripts.panel.entries import Entry
@@ -101,21 +102,17 @@ def add_up(entry: Entry, records: Sequence[Mapping[str, Any]]) -> Row:
     scores = [record["metrics"][entry.metric] for record in records]
     names = records[0]["rivals"][entry.metric]
     rivals = {
-        name: _mean([record["rivals"][entry.metric][name] for record in records]) for name in names
+        name: fmean(record["rivals"][entry.metric][name] for record in records) for name in names
     }
     pick = max if entry.better == "larger" else min
     best = pick(rivals, key=lambda name: rivals[name])
-    ours, theirs = (_loss(entry, value) for value in (_mean(scores), rivals[best]))
+    mean = fmean(scores)
+    ours, theirs = (_loss(entry, value) for value in (mean, rivals[best]))
     ratio = ours / theirs if theirs > 0 else (1.0 if ours <= 0 else float("inf"))
-    mean = _mean(scores)
-    spread = (sum((score - mean) ** 2 for score in scores) / max(len(scores) - 1, 1)) ** 0.5
-    cpu = _mean([record["cpu_seconds"] for record in records])
+    spread = stdev(scores) if len(scores) > 1 else 0.0
+    cpu = fmean(record["cpu_seconds"] for record in records)
     memory = max(record["peak_memory_mb"] for record in records)
     return Row(mean, spread, rivals, best, ratio, cpu, memory)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _loss(entry: Entry, value: float) -> float:
