@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.batches import GraphBatch
-from lit_models.graph_network import LitGraphModel, Task, task_metrics
+from lit_models.families.graph_task import LitGraphModel, Task, task_metrics
 from lit_models.layers.graph import Adjacency, AdjacencyCache, FeatureDropout, FeatureLinear
 from lit_models.layers.standardize import Standardize
 

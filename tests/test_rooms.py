@@ -177,10 +177,7 @@ LONGEST = 360
 LONG = {
     "datamodules/files/columns.py": 400,  # a type and what is unusual in a column of it, each
     "datamodules/own/csv_tabular.py": 500,  # the options of a table, and what each contract asks
-    "datamodules/own/graph_data.py": 450,  # the options of a graph, and what each contract asks
-    "datamodules/own/graph_source.py": 400,  # four kinds of files that hold a graph
     "datamodules/own/text_file.py": 400,  # the options of a text, and its two objectives
-    "lit_models/graph_network.py": 450,  # the general network, and the task of every graph model
     "lit_models/recurrent.py": 400,  # three cells, attention and two ways of forecasting
     "lit_models/seq2seq.py": 400,  # three attentions between two recurrent networks
 }

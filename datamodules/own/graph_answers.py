@@ -9,8 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from datamodules.base import Reference
+from datamodules.base import Reference, Split
 from datamodules.own.graph_targets import Targets, Task
+
+Array = np.ndarray[Any, Any]
 
 
 def trivial_scores(targets: Targets, train: Tensor, test: Tensor) -> dict[str, Reference]:
@@ -60,6 +62,35 @@ def answers(outputs: Mapping[str, Tensor], task: Task, names: Sequence[str]) -> 
             column = key if short else f"{key}_{name}"
             columns[column] = outputs[key].reshape(-1, len(names))[:, k].double().numpy()
     return pd.DataFrame(columns)
+
+
+def with_nodes(
+    frame: pd.DataFrame,
+    rows: Array,
+    sizes: Sequence[int],
+    ids: Sequence[str] | None,
+    splits: Mapping[Split, Array] | None,
+) -> pd.DataFrame:
+    """Answers beside the graph, the node and the split of each.
+
+    Args:
+        frame: A row per answer.
+        rows: Number of each one's node, counted over all graphs.
+        sizes: Number of nodes of each graph.
+        ids: Names of the nodes of the one graph; their numbers in their graphs when None.
+        splits: Numbers of each split's rows; no column when None.
+    """
+    graph = np.repeat(np.arange(len(sizes)), sizes)
+    starts = np.cumsum(sizes) - sizes
+    frame.insert(0, "node", ids or rows - starts[graph[rows]])
+    if len(sizes) > 1:
+        frame.insert(0, "graph", graph[rows])
+    if splits is not None:
+        names = np.full(len(frame), "", dtype=object)
+        for split, of_split in splits.items():
+            names[of_split] = split
+        frame.insert(1, "split", names)
+    return frame
 
 
 def hash_bytes(*tensors: Tensor, name: str = "") -> int:

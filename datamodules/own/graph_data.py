@@ -12,21 +12,22 @@ from torch import Tensor
 from datamodules.base import Reference, Split
 from datamodules.batches import GraphBatch
 from datamodules.errors import InputError
-from datamodules.graph_base import GraphsDataModule, Level, block_diagonal
+from datamodules.graph_base import Level, block_diagonal
 from datamodules.loading.neighbors import check_num_neighbors
-from datamodules.own.graph_answers import answers, hash_bytes, trivial_scores
+from datamodules.own.graph_answers import answers, hash_bytes, trivial_scores, with_nodes
+from datamodules.own.graph_contract import Array, OwnGraphsDataModule
 from datamodules.own.graph_features import Scale, as_batch, scale_of, scaled
 from datamodules.own.graph_rivals import graph_rivals
-from datamodules.own.graph_source import GraphSource, NodeTable, SavedGraphs, holds_table
+from datamodules.own.graph_source import GraphSource, SavedGraphs
 from datamodules.own.graph_splits import Shares, split_targets
-from datamodules.own.graph_targets import Targets, Task, unknown_targets
+from datamodules.own.graph_tables import NodeTable, holds_table
+from datamodules.own.graph_targets import Targets, Task, scale_of_targets, unknown_targets
 
-Array = np.ndarray[Any, Any]
 # Below this share of non-zeros a sparse product is faster than a dense one.
 _SPARSE_BELOW = 0.1
 
 
-class GraphDataModule(GraphsDataModule):
+class GraphDataModule(OwnGraphsDataModule):
     """Classes, labels or numbers of the nodes of graphs, or of whole graphs.
 
     Give either ``path`` or ``dataset``. A table of nodes has a row per node: an identifier in its
@@ -116,8 +117,6 @@ class GraphDataModule(GraphsDataModule):
         self.predict_path, self.predict_edges_path = predict_path, predict_edges_path
         self.num_neighbors = check_num_neighbors(num_neighbors)
         self._task, self._level = task, level
-        self._known: dict[str, Any] | None = None
-        self._hashes: dict[Split, Array] = {}  # every checkpoint asks for them
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -152,32 +151,15 @@ class GraphDataModule(GraphsDataModule):
 
     # -- what models need ------------------------------------------------------------------------
 
-    def knowledge(self) -> dict[str, Any]:
-        """Features, edges' features, targets, level and scale of the training file."""
-        if self._known is not None:
-            return self._known
-        targets, source = self._all_targets, self._source
-        scale = self._scale
+    def _decided(self) -> dict[str, Any]:
+        targets = self._all_targets
         return {
-            **source.plans,
-            "in_features": source.x[0].shape[1],
-            "edge_features": source.edge_features,
-            "has_x": source.has_x,
+            "in_features": self._source.x[0].shape[1],
             "level": self._found_level,
             "task": targets.task,
             "names": targets.names,
-            "scale": None if scale is None else [part.tolist() for part in scale],
-            "several": len(source.sizes) > 1,
+            "several": len(self._source.sizes) > 1,
         }
-
-    def adopt(self, knowledge: Mapping[str, Any]) -> None:
-        """Takes what a run knows: a new file is read by it."""
-        if knowledge:
-            self._known = dict(knowledge)
-
-    @cached_property
-    def _knows(self) -> dict[str, Any]:
-        return self.knowledge()
 
     @property
     def level(self) -> Level:
@@ -190,16 +172,6 @@ class GraphDataModule(GraphsDataModule):
         """What a target is."""
         found: Task = self._knows["task"]
         return found
-
-    @property
-    def in_features(self) -> int:
-        """Number of node features."""
-        return int(self._knows["in_features"])
-
-    @property
-    def edge_features(self) -> int:
-        """Number of features of an edge beside its weight."""
-        return int(self._knows["edge_features"])
 
     @property
     def num_classes(self) -> int:
@@ -263,14 +235,7 @@ class GraphDataModule(GraphsDataModule):
 
     # -- tensors ---------------------------------------------------------------------------------
 
-    @cached_property
-    def _scale(self) -> Scale | None:
-        """Mean and deviation of the features that scaling divides by."""
-        if self._known is not None:
-            scale = self._known["scale"]
-            if scale is None:
-                return None
-            return torch.tensor(scale[0]).double(), torch.tensor(scale[1]).double()
+    def _found_scale(self) -> Scale | None:
         if self.scaling != "standard":
             return None
         parts = self._source.x
@@ -279,7 +244,7 @@ class GraphDataModule(GraphsDataModule):
         return scale_of(parts)
 
     def _batches(self, source: GraphSource) -> list[GraphBatch]:
-        """All graphs of a source, without targets."""
+        """The graphs of a source, without targets."""
         return [
             as_batch(scaled(x, self.scaling, self._scale, source.where), edges)
             for x, edges in zip(source.x, source.edges, strict=True)
@@ -287,7 +252,6 @@ class GraphDataModule(GraphsDataModule):
 
     @cached_property
     def _every(self) -> list[GraphBatch]:
-        """All graphs, without targets."""
         return self._batches(self._source)
 
     @cached_property
@@ -321,18 +285,11 @@ class GraphDataModule(GraphsDataModule):
 
     def _new_batch(self) -> GraphBatch:
         """New nodes or graphs."""
-        new, known = self._new, self._knows
-        for name, what in (("in_features", "x"), ("edge_features", "edge_attr")):
-            width = new.x[0].shape[1] if what == "x" else new.edge_features
-            if width != known[name]:
-                raise InputError(
-                    f"{new.where}: {what} has {width} columns, the training graphs have "
-                    f"{known[name]}"
-                )
+        new = self._checked(self._new)
         batches = self._batches(new)
         count = len(batches) if self.level == "graph" else sum(new.sizes)
         if new.has_targets():
-            y = new.targets(self.level, self.task, known).y
+            y = new.targets(self.level, self.task, self._knows).y
         else:
             y = unknown_targets(self.task, count, self.out_features)
         batch = batches[0] if len(batches) == 1 else block_diagonal(batches)
@@ -345,14 +302,6 @@ class GraphDataModule(GraphsDataModule):
         if self.predict_path is not None or (self.level == "node" and not self._by_graph):
             return "predict"
         return "test"
-
-    def row_hashes(self, split: Split) -> Array | None:
-        """A hash of each target's graph or node, features and value."""
-        if split == "predict":
-            return None
-        if split not in self._hashes:
-            self._hashes[split] = self._hashed(split)
-        return self._hashes[split]
 
     def _hashed(self, split: Split) -> Array:
         y, rows, x = self._all_targets.y, self._targets[split], self._source.x
@@ -371,10 +320,8 @@ class GraphDataModule(GraphsDataModule):
         """Scale of the training targets where they are numbers."""
         if self.task != "regression":
             return {}
-        y = self._all_targets.y[torch.from_numpy(self._targets["train"])]
-        mean = y.nanmean(0)
-        std = (y - mean).square().nanmean(0).sqrt()
-        return {"y_scaler": (mean, torch.where(std > 0, std, torch.ones_like(std)))}
+        train = torch.from_numpy(self._targets["train"])
+        return {"y_scaler": scale_of_targets(self._all_targets.y[train])}
 
     @property
     def baseline(self) -> dict[str, Reference]:
@@ -397,16 +344,7 @@ class GraphDataModule(GraphsDataModule):
         if self.level == "graph":
             frame.insert(0, "graph", np.arange(len(frame)) if new else self._targets["test"])
             return frame
-        sizes = source.sizes
-        graph = np.repeat(np.arange(len(sizes)), sizes)
-        rows = self._targets["test"] if not new and self._by_graph else np.arange(len(frame))
-        starts = np.cumsum(sizes) - sizes
-        frame.insert(0, "node", source.ids or rows - starts[graph[rows]])
-        if len(sizes) > 1:
-            frame.insert(0, "graph", graph[rows])
-        if not new and not self._by_graph:
-            splits = np.full(len(frame), "", dtype=object)
-            for split, of_split in self._targets.items():
-                splits[of_split] = split
-            frame.insert(1, "split", splits)
-        return frame
+        of_test = not new and self._by_graph
+        rows = self._targets["test"] if of_test else np.arange(len(frame))
+        splits = None if new or of_test else self._targets
+        return with_nodes(frame, rows, source.sizes, source.ids, splits)

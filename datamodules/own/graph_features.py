@@ -1,7 +1,7 @@
 """Features of nodes as a model reads them: scaled, or the degree where there are none."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,19 @@ def scale_of(parts: Sequence[Tensor]) -> Scale:
     x = torch.cat([part.double() for part in parts])
     std = x.std(0, correction=0)
     return x.mean(0), torch.where(std > 0, std, torch.ones_like(std))
+
+
+def plain_scale(scale: Scale | None) -> list[list[float]] | None:
+    """A scale as plain data, for a checkpoint."""
+    return None if scale is None else [part.tolist() for part in scale]
+
+
+def scale_from(plain: Any) -> Scale | None:
+    """A scale, float64, from plain data."""
+    if plain is None:
+        return None
+    mean, std = (torch.tensor(part, dtype=torch.float64) for part in plain)
+    return mean, std
 
 
 def scaled(x: Tensor, scaling: Scaling, scale: Scale | None, where: str) -> Tensor:

@@ -37,6 +37,13 @@ class Targets(NamedTuple):
         return self.y >= 0 if self.task == "classification" else self.y.isfinite().any(1)
 
 
+def scale_of_targets(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of numbers ``(M, K)``, NaN where unknown; 1 for one that is constant."""
+    mean = y.nanmean(0)
+    std = (y - mean).square().nanmean(0).sqrt()
+    return mean, torch.where(std > 0, std, torch.ones_like(std))
+
+
 def unknown_targets(task: Task, count: int, width: int) -> Tensor:
     """Targets of rows that only are to be predicted."""
     if task == "classification":

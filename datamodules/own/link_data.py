@@ -15,25 +15,19 @@ from datamodules.batches import GraphBatch
 from datamodules.errors import InputError
 from datamodules.files.graph_files import read_ends
 from datamodules.files.tables import read_table
-from datamodules.graph_base import GraphsDataModule, Level
+from datamodules.graph_base import Level
 from datamodules.own.graph_answers import hash_bytes
+from datamodules.own.graph_contract import Array, OwnGraphsDataModule
 from datamodules.own.graph_features import DEGREE_FEATURES, Scale, Scaling, scale_of, scaled
-from datamodules.own.graph_source import (
-    EdgeTable,
-    GraphSource,
-    NodeTable,
-    SavedGraphs,
-    holds_table,
-)
+from datamodules.own.graph_source import GraphSource, SavedGraphs
 from datamodules.own.graph_splits import Shares
+from datamodules.own.graph_tables import EdgeTable, NodeTable, holds_table
 from datamodules.own.link_rivals import link_rivals
 from datamodules.own.links import PAIR_FEATURES, LinkLoader, Links, as_links
 from datamodules.seeds import split_seed
 
-Array = np.ndarray[Any, Any]
 
-
-class LinkDataModule(GraphsDataModule):
+class LinkDataModule(OwnGraphsDataModule):
     """Candidate edges of one graph: edges that are hidden, and as many pairs without one.
 
     The edges are split at random; an undirected edge is one edge. Training hides a part of its
@@ -106,8 +100,6 @@ class LinkDataModule(GraphsDataModule):
         self.scaling: Scaling = scaling or ("standard" if tables else "none")
         self.shares = Shares(val_fraction, test_fraction, None, 0, seed)
         self._a_tenth = batch_size is None
-        self._known: dict[str, Any] | None = None
-        self._hashes: dict[Split, Array] = {}  # every checkpoint asks for them
 
     def setup(self, stage: str) -> None:
         """Makes the splits of a stage, and the size of a batch where the edges decide it."""
@@ -143,27 +135,9 @@ class LinkDataModule(GraphsDataModule):
         source = self._source
         return as_links(source.edges[0], source.sizes[0], self.directed)
 
-    def knowledge(self) -> dict[str, Any]:
-        """Features of nodes and edges, and their scale."""
-        if self._known is not None:
-            return self._known
-        source, scale = self._source, self._scale
-        return {
-            **source.plans,
-            "in_features": source.x[0].shape[1] if source.has_x else DEGREE_FEATURES,
-            "edge_features": source.edge_features,
-            "has_x": source.has_x,
-            "scale": None if scale is None else [part.tolist() for part in scale],
-        }
-
-    def adopt(self, knowledge: Mapping[str, Any]) -> None:
-        """Takes what a run knows: a new graph is read by it."""
-        if knowledge:
-            self._known = dict(knowledge)
-
-    @cached_property
-    def _knows(self) -> dict[str, Any]:
-        return self.knowledge()
+    def _decided(self) -> dict[str, Any]:
+        source = self._source
+        return {"in_features": source.x[0].shape[1] if source.has_x else DEGREE_FEATURES}
 
     @property
     def level(self) -> Level:
@@ -171,14 +145,9 @@ class LinkDataModule(GraphsDataModule):
         return "edge"
 
     @property
-    def in_features(self) -> int:
-        """Number of node features."""
-        return int(self._knows["in_features"])
-
-    @property
     def edge_features(self) -> int:
         """Number of features of an edge beside its weight: the file's, and the two of a pair."""
-        return int(self._knows["edge_features"]) + PAIR_FEATURES
+        return super().edge_features + PAIR_FEATURES
 
     @property
     def out_features(self) -> int:
@@ -217,11 +186,7 @@ class LinkDataModule(GraphsDataModule):
         pairs = self._links.absent(sum(sizes), generator, self._source.where)
         return {"val": pairs[:, : sizes[0]], "test": pairs[:, sizes[0] :]}
 
-    @cached_property
-    def _scale(self) -> Scale | None:
-        if self._known is not None:
-            scale = self._known["scale"]
-            return None if scale is None else (torch.tensor(scale[0]), torch.tensor(scale[1]))
+    def _found_scale(self) -> Scale | None:
         if self.scaling != "standard" or not self._source.has_x:
             return None
         return scale_of(self._source.x)
@@ -266,7 +231,7 @@ class LinkDataModule(GraphsDataModule):
         """The graph that the pairs to predict belong to."""
         if self.predict_path is None and self.predict_edges_path is None:
             return self._source
-        return self._read(self.predict_path, self.predict_edges_path, self._knows)
+        return self._checked(self._read(self.predict_path, self.predict_edges_path, self._knows))
 
     @cached_property
     def _pairs(self) -> Tensor:
@@ -288,18 +253,12 @@ class LinkDataModule(GraphsDataModule):
         """The pairs of ``pairs_path``, or the candidates of the test."""
         return "test" if self.pairs_path is None else "predict"
 
-    def row_hashes(self, split: Split) -> Array | None:
-        """A hash of each edge's two nodes."""
-        if split == "predict":
-            return None
-        if split in self._hashes:
-            return self._hashes[split]
+    def _hashed(self, split: Split) -> Array:
         ids = self._source.ids
         pairs = self._links.ends[:, self._edges[split]].T
         names = ["" if ids is None else "\0".join(ids[k] for k in pair) for pair in pairs.tolist()]
         keys = [hash_bytes(p, name=name) for p, name in zip(pairs, names, strict=True)]
-        self._hashes[split] = np.array(keys, dtype=np.uint64)
-        return self._hashes[split]
+        return np.array(keys, dtype=np.uint64)
 
     @property
     def baseline(self) -> dict[str, Reference]:

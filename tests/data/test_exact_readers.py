@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch_geometric.data import Data
 
 from datamodules import TextFileDataModule
-from datamodules.own.graph_source import NodeTable, SavedGraphs
+from datamodules.own.graph_source import SavedGraphs
+from datamodules.own.graph_tables import NodeTable
 
 SETTINGS = settings(
     max_examples=15,

@@ -195,3 +195,27 @@ def test_a_model_of_nodes_is_refused(tmp_path, capsys):
     files = [f"--data.{key}={value}" for key, value in write(tmp_path).items()]
     assert main(["fit", "--config", "gcn", "--data", "LinkDataModule", *files]) == 2
     assert "use --config graph_network_links" in capsys.readouterr().err
+
+
+def test_another_graph_is_read_by_the_scale_and_width_of_the_run(tmp_path):
+    files = write(tmp_path)
+    data = LinkDataModule(**files)
+    x = data.split("test").x
+    pairs = pd.DataFrame({"a": ["n0"], "b": ["n1"]})
+    new = LinkDataModule(
+        pairs_path=pairs,
+        predict_path=files["path"],
+        predict_edges_path=files["edges_path"],
+        **files,
+    )
+    new.adopt(data.knowledge())
+    assert new._scale[0].dtype is torch.float64
+    assert torch.equal(new.split("predict").x, x)
+
+    ring = torch.stack([torch.arange(12), (torch.arange(12) + 1) % 12])
+    wide, narrow = (
+        Data(x=torch.rand(12, width), edge_index=ring, num_nodes=12) for width in (3, 2)
+    )
+    run = LinkDataModule(path=wide, predict_path=narrow, pairs_path=pd.DataFrame([(0, 1)]))
+    with pytest.raises(InputError, match="x has 2 columns, the training graphs have 3"):
+        run.split("predict")
