@@ -7,8 +7,6 @@ from .bert import BERT as BERT
 from .bert import BERTForPreTraining as BERTForPreTraining
 from .bert import EncoderConfig as EncoderConfig
 from .bert import LitBERT as LitBERT
-from .bert_classifier import BERTClassifier as BERTClassifier
-from .bert_classifier import LitBERTClassifier as LitBERTClassifier
 from .command.library import LoadedRun as LoadedRun
 from .command.library import load as load
 from .command.library import predict_frame as predict_frame
@@ -23,8 +21,6 @@ from .gcn import LitGCN as LitGCN
 from .gpt import GPT as GPT
 from .gpt import DecoderConfig as DecoderConfig
 from .gpt import LitGPT as LitGPT
-from .gpt_classifier import GPTClassifier as GPTClassifier
-from .gpt_classifier import LitGPTClassifier as LitGPTClassifier
 from .gpt_regressor import LitGPTRegressor as LitGPTRegressor
 from .graph_network import GraphNetwork as GraphNetwork
 from .graph_network import LitGraphNetwork as LitGraphNetwork
@@ -58,6 +54,10 @@ from .seq2seq import Seq2Seq as Seq2Seq
 from .stgnn import LitSTGNN as LitSTGNN
 from .stgnn import SpatioTemporalForecaster as SpatioTemporalForecaster
 from .tabular_mlp import LitTabularMLP as LitTabularMLP
+from .text_classifier import BERTClassifier as BERTClassifier
+from .text_classifier import GPTClassifier as GPTClassifier
+from .text_classifier import LitBERTClassifier as LitBERTClassifier
+from .text_classifier import LitGPTClassifier as LitGPTClassifier
 from .transformer import LitTransformer as LitTransformer
 from .transformer import Transformer as Transformer
 
