@@ -24,8 +24,7 @@ Attention over the window (Bahdanau et al., 2015) scores each step's state again
 :math:`e_t = v^T \tanh(W_1 h_t + W_2 h), \; \alpha = \mathrm{softmax}(e)`, and hands
 :math:`\sum_t \alpha_t h_t` to the head beside the summary.
 
-Shape letters: B batch, T window, D input series, W state width, H horizon, M targets, P parameters
-of a step.
+Shape letters: B batch, T window, D input series, W state width, H horizon, M targets, P parameters.
 """
 
 from typing import Any, Literal
@@ -37,7 +36,8 @@ from torch import Tensor, nn
 from datamodules.batches import SeriesBatch
 from lit_models.families.forecast import Head
 from lit_models.families.forecast_intervals import LitIntervalForecaster
-from lit_models.layers.series_units import KnownSteps, ScaledWindows
+from lit_models.layers.scored_attention import Attention
+from lit_models.layers.series_units import KnownSteps, ScaledWindows, SeriesVectors
 
 Cell = Literal["rnn", "lstm", "gru"]
 _CELLS: dict[str, type[nn.RNN | nn.LSTM | nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -116,29 +116,6 @@ class RecurrentEncoder(nn.Module):
         return states, states[:, -1], carried
 
 
-class WindowAttention(nn.Module):
-    """Additive attention of the summary over the states of the window.
-
-    Args:
-        hidden_size: Width W of the states.
-
-    Shape:
-        States ``(B, T, W)`` and summary ``(B, W)`` to context ``(B, W)`` and weights ``(B, T)``.
-    """
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.key = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.score = nn.Linear(hidden_size, 1, bias=False)
-
-    def forward(self, states: Tensor, summary: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted mean of the states, and the weights."""
-        energy = self.score(torch.tanh(self.key(states) + self.query(summary).unsqueeze(1)))
-        weights = energy.squeeze(-1).softmax(-1)
-        return (weights.unsqueeze(1) @ states).squeeze(1), weights
-
-
 class RecurrentForecaster(nn.Module):
     """Encoder, optional attention, and a head that forecasts all steps at once.
 
@@ -163,7 +140,8 @@ class RecurrentForecaster(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.attention = WindowAttention(hidden_size) if attention else None
+        self.attention = Attention(hidden_size, "concat") if attention else None
+        self.register_load_state_dict_pre_hook(_take_old_names)  # type: ignore[no-untyped-call]
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * hidden_size if attention else hidden_size, num_outputs)
 
@@ -175,9 +153,16 @@ class RecurrentForecaster(nn.Module):
         """Forecast and attention weights of an encoded window."""
         weights = None
         if self.attention is not None:
-            context, weights = self.attention(states, summary)
-            summary = torch.cat([summary, context], dim=-1)
+            keys = self.attention.keys(states)
+            context, weights = self.attention(summary.unsqueeze(1), keys, states)
+            summary, weights = torch.cat([summary, context[:, 0]], dim=-1), weights[:, 0]
         return self.head(self.dropout(summary)), weights
+
+
+def _take_old_names(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    """Reads checkpoints of before the attention was that of the decoders."""
+    if f"{prefix}attention.score.weight" in state:
+        state[f"{prefix}attention.energy.weight"] = state.pop(f"{prefix}attention.score.weight")
 
 
 class LitRecurrentForecaster(LitIntervalForecaster):
@@ -253,14 +238,12 @@ class LitRecurrentForecaster(LitIntervalForecaster):
             in_features, horizon, window, head, num_components, num_series, num_known, num_targets,
             target_power, ridge_start, optimizer, lr_scheduler,
         )  # fmt: skip
-        if mode == "rolling" and (in_features > 1 or num_auxiliary):
+        if mode == "rolling" and (
+            in_features > 1 or num_auxiliary or head != "point" or ridge_start
+        ):
             raise ValueError(
-                f"a rolling forecast feeds back its one series and no auxiliary steps, got "
-                f"in_features={in_features} and num_auxiliary={num_auxiliary}; use mode direct"
-            )
-        if mode == "rolling" and (head != "point" or ridge_start):
-            raise ValueError(
-                f"a rolling forecast feeds back values, got head={head} and "
+                "a rolling forecast feeds back the values of its one series, got "
+                f"in_features={in_features}, num_auxiliary={num_auxiliary}, head={head} and "
                 f"ridge_start={ridge_start}; use mode direct"
             )
         if embedding_dim and not num_series:
@@ -273,9 +256,7 @@ class LitRecurrentForecaster(LitIntervalForecaster):
         )
         self.net = RecurrentForecaster(encoder, hidden_size, num_outputs, attention, dropout)
         self.skip = nn.Linear(window * num_targets, num_outputs) if linear_skip else None
-        self.embedding = None
-        if embedding_dim:
-            self.embedding = nn.Embedding(num_series + 1, embedding_dim, padding_idx=0)
+        self.embedding = SeriesVectors(num_series, embedding_dim) if embedding_dim else None
         self.known = KnownSteps(num_known, hidden_size, num_params) if num_known else None
         if self.skip is not None:
             nn.init.zeros_(self.skip.weight)
@@ -313,13 +294,7 @@ class LitRecurrentForecaster(LitIntervalForecaster):
         return self._finish(states, summary, window, last, known)
 
     def _with_series(self, window: Tensor, series: Tensor | None) -> Tensor:
-        if self.embedding is None:
-            return window
-        if series is None:
-            raise ValueError("a model with embedding_dim needs the number of each window's series")
-        numbers = (series + 1).clamp(min=0)
-        vectors = self.embedding(numbers).unsqueeze(1).expand(-1, window.shape[1], -1)
-        return torch.cat([window, vectors], dim=-1)
+        return window if self.embedding is None else self.embedding.beside(window, series)
 
     def _center(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The window as the network sees it, and what its forecasts are distances from, (B, M)."""

@@ -37,7 +37,7 @@ Shape letters: B batch, S source length, T target length, E embedding width, W s
 V vocabulary, N layers.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -46,6 +46,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from datamodules.batches import SequencePairBatch
+from lit_models.decoding.states import RecurrentState
 from lit_models.families.free_running import LitSequenceWriter
 from lit_models.layers.plain_recurrence import without_packing
 from lit_models.layers.scored_attention import Attention, Score
@@ -103,39 +104,6 @@ class Encoder(nn.Module):
         return states, hidden.unflatten(0, (-1, directions)).transpose(1, 2).flatten(2)
 
 
-@dataclass
-class DecodingState:
-    r"""What the decoder knows between two tokens.
-
-    Attributes:
-        memory: Encoder states, ``(B, S, W)``.
-        keys: Their projection for the scores, ``(B, S, W)``.
-        mask: True at real source positions, ``(B, S)``.
-        context: Fixed context, ``(B, W)``.
-        hidden: State of each layer, ``(N, B, W)``.
-        cell: Cell of each LSTM layer, ``(N, B, W)``.
-        fed: Attentional state :math:`\tilde s_{t-1}`, ``(B, W)``.
-    """
-
-    memory: Tensor
-    keys: Tensor
-    mask: Tensor
-    context: Tensor
-    hidden: Tensor
-    cell: Tensor
-    fed: Tensor
-
-    @property
-    def device(self) -> torch.device:
-        """Where the prefixes are."""
-        return self.hidden.device
-
-    def reorder(self, rows: Tensor) -> None:
-        """Replaces prefix i by prefix ``rows[i]`` of the same source."""
-        self.hidden, self.cell = self.hidden[:, rows], self.cell[:, rows]
-        self.fed = self.fed[rows]
-
-
 class Decoder(nn.Module):
     """Writes the target, one token after another; arguments as for `LitSeq2Seq`."""
 
@@ -171,16 +139,16 @@ class Decoder(nn.Module):
             self.combine = nn.Linear(width, hidden_size, bias=False)
         self.out_proj = nn.Linear(hidden_size, vocab_size)
 
-    def start(self, memory: Tensor, mask: Tensor, summary: Tensor) -> DecodingState:
+    def start(self, memory: Tensor, mask: Tensor, summary: Tensor) -> RecurrentState:
         """State before the first token."""
         hidden = torch.stack(
             [torch.tanh(bridge(s)) for bridge, s in zip(self.bridge, summary, strict=True)]
         )
         keys = memory if self.kind == "none" else self.attention.keys(memory)
         zeros = torch.zeros_like(hidden)
-        return DecodingState(memory, keys, mask, summary[-1], hidden, zeros, zeros[-1])
+        return RecurrentState(memory, keys, mask, summary[-1], hidden, zeros, zeros[-1])
 
-    def forward(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, Tensor | None]:
+    def forward(self, tokens: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor | None]:
         """Logits ``(B, T, V)`` and attention weights ``(B, T, S)`` for prefixes ``(B, T)``."""
         if self.kind == "bahdanau" or self.input_feeding:
             logits: list[Tensor] = []
@@ -194,8 +162,8 @@ class Decoder(nn.Module):
         return logit, weight
 
     def read(
-        self, tokens: Tensor, state: DecodingState
-    ) -> tuple[Tensor, Tensor | None, DecodingState]:
+        self, tokens: Tensor, state: RecurrentState
+    ) -> tuple[Tensor, Tensor | None, RecurrentState]:
         """Reads tokens ``(B, T)``; one at a time where a step needs the attention of the last."""
         y = self.dropout(self.embedding(tokens))
         if self.kind == "none":
@@ -215,11 +183,11 @@ class Decoder(nn.Module):
         state = replace(state, fed=combined[:, -1])
         return self.out_proj(self.dropout(combined)), weights, state
 
-    def _attend(self, query: Tensor, state: DecodingState) -> tuple[Tensor, Tensor]:
+    def _attend(self, query: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor]:
         context, weights = self.attention(query, state.keys, state.memory, state.mask)
         return context, weights
 
-    def _run(self, x: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
+    def _run(self, x: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         if isinstance(self.cell, nn.LSTM):
             states, (hidden, cell) = self.cell(x, (state.hidden, state.cell))
             return states, replace(state, hidden=hidden, cell=cell)
@@ -234,7 +202,7 @@ class Seq2Seq(nn.Module):
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
-    def start(self, src: Tensor, src_mask: Tensor, num_beams: int = 1) -> DecodingState:
+    def start(self, src: Tensor, src_mask: Tensor, num_beams: int = 1) -> RecurrentState:
         """State before the first token, each source ``num_beams`` times."""
         memory, summary = self.encoder(src, src_mask)
         memory, src_mask = (x.repeat_interleave(num_beams, dim=0) for x in (memory, src_mask))
@@ -246,7 +214,7 @@ class Seq2Seq(nn.Module):
         logits, weights = self.decoder(tgt, self.start(src, src_mask))
         return logits, weights
 
-    def decode_step(self, token: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
+    def decode_step(self, token: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Logits ``(B, V)`` after one more token ``(B,)``."""
         logits, _, state = self.decoder.read(token.unsqueeze(1), state)
         return logits.squeeze(1), state

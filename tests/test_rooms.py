@@ -175,11 +175,7 @@ def test_the_models_stand_in_the_open():
 # only shrinks. What is added to one of them goes to a room of its own.
 LONGEST = 360
 LONG = {
-    "datamodules/files/columns.py": 400,  # a type and what is unusual in a column of it, each
-    "datamodules/own/csv_tabular.py": 500,  # the options of a table, and what each contract asks
     "datamodules/own/text_file.py": 400,  # the options of a text, and its two objectives
-    "lit_models/recurrent.py": 400,  # three cells, attention and two ways of forecasting
-    "lit_models/seq2seq.py": 400,  # three attentions between two recurrent networks
 }
 
 

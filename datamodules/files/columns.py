@@ -6,68 +6,27 @@ it is asked for. Row numbers in messages are those of an editor: the header is r
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from datamodules.errors import InputError
 from datamodules.files import dates
+from datamodules.files.cells import Piece, looks_missing, number_of
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["number", "category", "date"]
 
 LARGEST = 1e150  # its square, a squared error, is a number too
-_BETWEEN = "\0"  # in no cell: a file that holds it is no text
-_NO_NUMBER = re.compile(r"[^0-9eE+\-.\0 \t]")
-_LEADING_ZERO = re.compile(r"(?:^|\0)[+-]?0[0-9]+(?=\0|$)")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _INFINITE = ("inf", "infinity")
 _UNIT = re.compile(r"[$€£¥]\s?-?\d[\d.,]*|-?\d[\d.,]*\s?[%$€£¥]")
-_LOOKS_MISSING = {
-    *("", "?", "-", "--", "---", ".", "..", "*", "na", "n/a", "n.a.", "#n/a", "#na", "nan", "null"),
-    *("none", "nil", "missing", "unknown", "<na>", "-nan", "nat", "\\n", "(null)", "undefined"),
-}
 # So many of the cells must be numbers for another one to be a slip.
 _MOSTLY = 0.95
-
-
-class Piece(NamedTuple):
-    """Some rows of a column: each cell, or each distinct cell once and a code per row."""
-
-    cells: str
-    codes: Array | None
-    num_rows: int
-
-    def levels(self) -> list[str]:
-        """The cells that ``codes`` counts, or all of them."""
-        return self.cells.split(_BETWEEN)
-
-    def spread(self, values: Array) -> Array:
-        """A value of each level, as one of each row."""
-        return values if self.codes is None else values[self.codes]
-
-
-def as_piece(cells: Sequence[str]) -> Piece:
-    """Keeps cells in few bytes.
-
-    Raises:
-        ValueError: If a cell holds the NUL character, which no text does.
-    """
-    levels = list(dict.fromkeys(cells))
-    codes = None
-    if len(levels) * 4 < len(cells):
-        number = {level: code for code, level in enumerate(levels)}
-        kind = np.min_scalar_type(len(levels))
-        codes = np.fromiter(map(number.__getitem__, cells), dtype=kind, count=len(cells))
-    kept = cells if codes is None else levels
-    joined = _BETWEEN.join(kept)
-    if joined.count(_BETWEEN) != len(kept) - 1:
-        raise ValueError("a cell holds a NUL character")
-    return Piece(joined, codes, len(cells))
 
 
 class Column:
@@ -150,7 +109,7 @@ class Column:
     def is_numeric(self) -> bool:
         """Whether every cell that is not empty is a number, and none an identifier like 007."""
         return all(
-            _LEADING_ZERO.search(piece.cells) is None and _numbers(piece, self.decimal) is not None
+            not piece.has_identifiers() and piece.numbers(self.decimal) is not None
             for piece in self.pieces
         )
 
@@ -169,7 +128,7 @@ class Column:
         """
         parts = []
         for piece in self.pieces:
-            values = _numbers(piece, self.decimal)
+            values = piece.numbers(self.decimal)
             if values is None:
                 values = np.array([self._number(cell, look_missing) for cell in piece.levels()])
             parts.append(piece.spread(values))
@@ -336,34 +295,3 @@ class Column:
 
 def _iso(cell: str) -> bool:
     return bool(dates.parse([cell], "ISO8601").notna().all())
-
-
-def looks_missing(cell: str) -> bool:
-    """Whether people write a cell like this for a value that they do not have."""
-    return cell.strip().lower() in _LOOKS_MISSING
-
-
-def number_of(cell: str, decimal: str = ".") -> float | None:
-    """The number that a cell is, NaN for an empty one; None where it is no number."""
-    if cell == "":
-        return float("nan")
-    if _NO_NUMBER.search(cell.replace(",", ".") if decimal == "," else cell):
-        return None
-    try:
-        return float(cell.replace(",", ".") if decimal == "," else cell)
-    except ValueError:
-        return None
-
-
-def _numbers(piece: Piece, decimal: str) -> Array | None:
-    """Numbers of a piece's levels; None where one is no number."""
-    cells = piece.cells.replace(",", ".") if decimal == "," else piece.cells
-    if _NO_NUMBER.search(cells):
-        return None
-    levels = cells.split(_BETWEEN)
-    try:
-        if "" in levels:
-            return np.array([float(cell) if cell else np.nan for cell in levels], dtype=np.float64)
-        return np.fromiter(map(float, levels), dtype=np.float64, count=len(levels))
-    except ValueError:
-        return None

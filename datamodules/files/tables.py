@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from datamodules.errors import InputError
-from datamodules.files.columns import Column, Piece, as_piece, looks_missing, number_of
+from datamodules.files.cells import Piece, as_piece, looks_missing, number_of
+from datamodules.files.columns import Column
 from datamodules.files.notes import say
 from datamodules.files.table_source import Block, Records, open_records
 

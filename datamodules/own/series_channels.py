@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamodules.errors import InputError
-from datamodules.files.columns import looks_missing
+from datamodules.files.cells import looks_missing
 from datamodules.files.notes import say
 from datamodules.files.tables import Table
 from datamodules.own.series_columns import Columns, Gaps

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamodules.errors import InputError
-from datamodules.files.columns import Column, looks_missing
+from datamodules.files.cells import looks_missing
+from datamodules.files.columns import Column
 from datamodules.files.notes import say
 from datamodules.files.table_encoding import Missing
 from datamodules.files.tables import Table

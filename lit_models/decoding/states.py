@@ -1,7 +1,9 @@
-"""What a Transformer's decoder remembers of the prefixes it has read.
+"""What a decoder remembers of the prefixes it has read: a Transformer's, and a recurrent one.
 
-Shape letters: B batch, H heads, S source length, K head width.
+Shape letters: B batch, H heads, S source length, K head width, N layers, W state width.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -44,3 +46,36 @@ class CachedState:
         """Replaces prefix i by prefix ``rows[i]`` of the same source."""
         for cache in self.caches:
             cache.reorder(rows)
+
+
+@dataclass
+class RecurrentState:
+    r"""What a recurrent decoder knows between two tokens.
+
+    Attributes:
+        memory: Encoder states, ``(B, S, W)``.
+        keys: Their projection for the scores, ``(B, S, W)``.
+        mask: True at real source positions, ``(B, S)``.
+        context: Fixed context, ``(B, W)``.
+        hidden: State of each layer, ``(N, B, W)``.
+        cell: Cell of each LSTM layer, ``(N, B, W)``.
+        fed: Attentional state :math:`\tilde s_{t-1}`, ``(B, W)``.
+    """
+
+    memory: Tensor
+    keys: Tensor
+    mask: Tensor
+    context: Tensor
+    hidden: Tensor
+    cell: Tensor
+    fed: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the prefixes are."""
+        return self.hidden.device
+
+    def reorder(self, rows: Tensor) -> None:
+        """Replaces prefix i by prefix ``rows[i]`` of the same source."""
+        self.hidden, self.cell = self.hidden[:, rows], self.cell[:, rows]
+        self.fed = self.fed[rows]

@@ -1,4 +1,4 @@
-r"""Attention of a recurrent decoder: a weighted mean of encoder states, by one of three scores.
+r"""Attention of a recurrent network: a weighted mean of encoder states, by one of three scores.
 
 .. math::
     \text{dot:}\; s^T h, \qquad \text{general:}\; s^T W_a h, \qquad
@@ -41,13 +41,15 @@ class Attention(nn.Module):
         return memory if self.kind == "dot" else self.key(memory)
 
     def forward(
-        self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor
+        self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Contexts and weights; the mask ``(B, S)`` is True at real positions."""
+        """Contexts and weights; the mask ``(B, S)`` is True at real positions, None if all are."""
         if self.kind == "concat":
             hidden = torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))
             scores = self.energy(hidden).squeeze(-1)
         else:
             scores = query @ keys.transpose(1, 2)
-        weights = scores.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(-1)
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(1), -torch.inf)
+        weights = scores.softmax(-1)
         return weights @ memory, weights

@@ -188,6 +188,33 @@ class LinearStart(nn.Module):
         return _by_target(last + change.reshape(change.shape[0], change.shape[1] // m, m))
 
 
+class SeriesVectors(nn.Embedding):
+    """A learned vector of each series, zeros for one that training did not have.
+
+    Args:
+        num_series: Number of series of the training file.
+        embedding_dim: Width E of a vector.
+    """
+
+    def __init__(self, num_series: int, embedding_dim: int) -> None:
+        super().__init__(num_series + 1, embedding_dim, padding_idx=0)
+
+    def beside(self, window: Tensor, series: Tensor | None) -> Tensor:
+        """Each step of a window ``(B, T, D)`` with its series' vector, ``(B, T, D + E)``.
+
+        Args:
+            window: The window.
+            series: Number of each window's series, ``(B,)``; -1 for one that is new.
+
+        Raises:
+            ValueError: If the numbers are not given.
+        """
+        if series is None:
+            raise ValueError("a model with embedding_dim needs the number of each window's series")
+        vectors = self((series + 1).clamp(min=0)).unsqueeze(1)
+        return torch.cat([window, vectors.expand(-1, window.shape[1], -1)], dim=-1)
+
+
 class KnownSteps(nn.Module):
     """What the known channels of each step add to its forecast, given a window's summary.
 

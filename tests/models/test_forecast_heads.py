@@ -146,10 +146,13 @@ def test_a_gain_that_chance_explains_adds_nothing():
     ("options", "message"),
     [
         ({"horizon": 0}, "horizon must be at least 1, got 0"),
-        ({"mode": "rolling", "head": "quantile"}, "a rolling forecast feeds back values"),
+        ({"mode": "rolling", "head": "quantile"}, "a rolling forecast feeds back the values"),
         ({"head": "mixture", "target_power": (0.0, 1.0, 1e-3)}, "no closed form"),
         ({"embedding_dim": 2}, "needs data with several series"),
-        ({"in_features": 2, "num_targets": 2, "mode": "rolling"}, "feeds back its one series"),
+        (
+            {"in_features": 2, "num_targets": 2, "mode": "rolling"},
+            "feeds back the values of its one",
+        ),
     ],
 )
 def test_contradictions(options, message):

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from datamodules.batches import SeriesBatch
-from lit_models.recurrent import LitRecurrentForecaster, RecurrentEncoder, WindowAttention
+from lit_models.recurrent import LitRecurrentForecaster, RecurrentEncoder, RecurrentForecaster
 
 B, T, D, W, H = 3, 7, 2, 5, 4
 
@@ -100,13 +100,14 @@ def test_a_bidirectional_summary_has_seen_the_whole_window():
 
 
 def test_attention_by_its_formula():
-    layer = WindowAttention(W).double()
+    net = RecurrentForecaster(RecurrentEncoder(1, W), W, 1, attention=True).double()
+    layer = net.attention
     states, summary = torch.randn(B, T, W).double(), torch.randn(B, W).double()
-    context, weights = layer(states, summary)
+    forecast, weights = net.read_out(states, summary)
     for n in range(B):
         energy = torch.stack(
             [
-                layer.score.weight[0]
+                layer.energy.weight[0]
                 @ torch.tanh(
                     layer.key.weight @ states[n, t]
                     + layer.query.weight @ summary[n]
@@ -117,7 +118,19 @@ def test_attention_by_its_formula():
         )
         alpha = energy.exp() / energy.exp().sum()
         torch.testing.assert_close(weights[n], alpha)
-        torch.testing.assert_close(context[n], (alpha[:, None] * states[n]).sum(0))
+        context = (alpha[:, None] * states[n]).sum(0)
+        torch.testing.assert_close(forecast[n], net.head(torch.cat([summary[n], context])))
+
+
+def test_an_old_checkpoint_of_the_attention_is_read():
+    model, fresh = (
+        LitRecurrentForecaster(1, H, T, hidden_size=W, attention=True) for _ in range(2)
+    )
+    name = "net.attention.energy.weight"
+    old = {key.replace("energy", "score"): value for key, value in model.state_dict().items()}
+    assert name not in old
+    fresh.load_state_dict(old)
+    assert torch.equal(fresh.state_dict()[name], model.state_dict()[name])
 
 
 def test_rolling_forecast_feeds_back_its_own_steps():
@@ -130,7 +143,7 @@ def test_rolling_forecast_feeds_back_its_own_steps():
         steps.append(one(start))
         start = torch.cat([start[:, 1:], steps[-1].unsqueeze(-1)], dim=1)
     torch.testing.assert_close(preds, torch.cat(steps, dim=1))
-    with pytest.raises(ValueError, match="rolling forecast feeds back its one series"):
+    with pytest.raises(ValueError, match="rolling forecast feeds back the values of its one"):
         LitRecurrentForecaster(2, H, T, mode="rolling")
 
 
