@@ -1,17 +1,16 @@
 """Figures in the run's folder and, as media, with the trackers."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning as L
 import torch
-from torch.distributed.fsdp import FSDPModule
 
 from callbacks.figures.style import finish, one_size, subject
 from callbacks.run.media import send_figure
+from callbacks.run.sharded import takes_part, whole_weights
 from datamodules.files.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -47,24 +46,6 @@ def on_model(batch: Batch, pl_module: L.LightningModule) -> Batch:
         for field in batch
     )
     return make(*fields)
-
-
-def takes_part(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
-    """Whether this process runs the model for a figure: rank zero, and all that share weights."""
-    return trainer.is_global_zero or isinstance(pl_module, FSDPModule)
-
-
-@contextmanager
-def whole_weights(pl_module: L.LightningModule) -> Iterator[None]:
-    """Puts the weights of a sharded model together for calls beside its steps; on every rank."""
-    units = [unit for unit in pl_module.modules() if isinstance(unit, FSDPModule)]
-    for unit in units:
-        unit.unshard()
-    try:
-        yield
-    finally:
-        for unit in units:
-            unit.reshard()
 
 
 class FigureCallback(L.Callback):

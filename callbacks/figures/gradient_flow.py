@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from callbacks.figures.base import FigureCallback, takes_part, whole_weights
+from callbacks.figures.base import FigureCallback
 from callbacks.figures.series import series_windows
+from callbacks.run.sharded import takes_part, whole_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

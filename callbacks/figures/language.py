@@ -8,8 +8,9 @@ import lightning as L
 import torch
 from torch.nn import functional as F
 
-from callbacks.figures.base import FigureCallback, takes_part, whole_weights
+from callbacks.figures.base import FigureCallback
 from callbacks.run.media import send_rows
+from callbacks.run.sharded import takes_part, whole_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

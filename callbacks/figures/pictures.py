@@ -6,8 +6,9 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from callbacks.figures.base import FigureCallback, save_figure, takes_part, whole_weights
+from callbacks.figures.base import FigureCallback, save_figure
 from callbacks.figures.style import one_size
+from callbacks.run.sharded import takes_part, whole_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

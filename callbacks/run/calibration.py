@@ -63,6 +63,16 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
     return math.exp(found.x)
 
 
+def _from_all_ranks(held: list[tuple[Tensor, ...]], world_size: int) -> list[Tensor]:
+    """Columns of the batches that all ranks hold, rank by rank; none of no batch."""
+    parts = [held]
+    if world_size > 1:
+        parts = [[] for _ in range(world_size)]
+        dist.all_gather_object(parts, held)
+    batches = [batch for part in parts for batch in part]
+    return [torch.cat(column) for column in zip(*batches, strict=True)]
+
+
 class _Calibrated(L.Callback):
     """Collects what the model says of the validation rows, from all ranks."""
 
@@ -83,14 +93,10 @@ class _Calibrated(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Fits on all validation rows, before the checkpoint is written."""
-        parts = [self._held]
-        if trainer.world_size > 1:
-            parts = [[] for _ in range(trainer.world_size)]
-            dist.all_gather_object(parts, self._held)
-        held = [batch for part in parts for batch in part]
+        columns = _from_all_ranks(self._held, trainer.world_size)
         self._held = []
-        if held:
-            self._fit(*(torch.cat(column) for column in zip(*held, strict=True)))
+        if columns:
+            self._fit(*columns)
 
     def _keep(self, preds: Any, target: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError
@@ -231,7 +237,7 @@ class TemperatureScaling(_Calibrated):
     def __init__(self) -> None:
         super().__init__()
         self.temperature: float | None = None
-        self._tested: list[tuple[Tensor, Tensor]] = []
+        self._tested: list[tuple[Tensor, ...]] = []
 
     def state_dict(self) -> dict[str, Any]:
         """The temperature."""
@@ -275,17 +281,11 @@ class TemperatureScaling(_Calibrated):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps the logits of a batch."""
-        logits, target = self._keep(outputs["preds"], outputs["target"])
-        self._tested.append((logits, target))
+        self._tested.append(self._keep(outputs["preds"], outputs["target"]))
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Logs the scores of the scaled probabilities."""
-        parts: list[Any] = [self._tested]
-        if trainer.world_size > 1:
-            parts = [None] * trainer.world_size
-            dist.all_gather_object(parts, self._tested)
-        rows = [batch for part in parts for batch in part]
-        logits, target = (torch.cat(column) for column in zip(*rows, strict=True))
+        logits, target = _from_all_ranks(self._tested, trainer.world_size)
         scaled = logits / self._need(self.temperature)
         error = calibration_error(
             scaled.softmax(1), target, task="multiclass", num_classes=scaled.shape[1]

@@ -11,6 +11,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from callbacks.run.sharded import reshard
+
 
 class EMA(WeightAveraging):
     """Lightning's moving average over all weights at once, safe to test after a fit.
@@ -66,17 +68,17 @@ class EMA(WeightAveraging):
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts the average in the place of the weights."""
-        _reshard(pl_module)
+        reshard(pl_module)
         super().on_validation_epoch_start(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts the weights back."""
-        _reshard(pl_module)
+        reshard(pl_module)
         super().on_validation_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leaves the average in the model."""
-        _reshard(pl_module)
+        reshard(pl_module)
         super().on_train_end(trainer, pl_module)
 
     def _share_out(self, pl_module: L.LightningModule) -> None:
@@ -117,10 +119,3 @@ class EMA(WeightAveraging):
             self._average_model.n_averaged.copy_(checkpoint["averaging_state"]["n_averaged"])
             raw = checkpoint["current_model_state"]
             set_model_state_dict(pl_module, raw, options=StateDictOptions(full_state_dict=True))
-
-
-def _reshard(model: nn.Module) -> None:
-    """Lets the parameters of a sharded model be its parts, which a forward pass leaves whole."""
-    for unit in model.modules():
-        if isinstance(unit, FSDPModule):
-            unit.reshard()

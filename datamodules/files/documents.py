@@ -87,6 +87,26 @@ def find_documents(path: str | Sequence[str], field: str = "text") -> Documents:
     return Documents(list(dict.fromkeys(files)), field)
 
 
+def text_lines(path: str, wanted: str) -> list[str]:
+    """Lines of a small text file.
+
+    Args:
+        path: The file.
+        wanted: What it should hold, for messages.
+
+    Raises:
+        InputError: If it is missing, empty or not UTF-8.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"no file {path!r}; give a text file of {wanted}")
+    lines = "".join(_decoded(Path(path))).split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    if not lines:
+        raise InputError(f"{path} is empty; it needs {wanted}")
+    return lines
+
+
 def _decoded(path: Path) -> Iterator[str]:
     utf8 = codecs.getincrementaldecoder("utf-8-sig")()
     decoder = io.IncrementalNewlineDecoder(utf8, translate=True)

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from datamodules.errors import InputError
-from datamodules.files.documents import read_json_rows
+from datamodules.files.documents import read_json_rows, text_lines
 from datamodules.files.notes import say
+
+_WANTED = "source<TAB>target lines"
 
 
 class Pairs(NamedTuple):
@@ -84,7 +86,7 @@ def _rows(
         found = read_json_rows(Path(path), wanted)
         # A tab begins the special tokens of the vocabularies.
         return path, [[side.replace("\t", " ").strip() for side in row] for row in found]
-    rows = [[part.strip() for part in line.split("\t")] for line in _lines(path)]
+    rows = [[part.strip() for part in line.split("\t")] for line in text_lines(path, _WANTED)]
     if all(len(row) == 3 for row in rows):
         say(f"{path}: the third column is no part of a pair and left out")
         rows = [row[:2] for row in rows]
@@ -96,31 +98,15 @@ def _two_files(paths: Sequence[str]) -> tuple[str, list[list[str]]]:
         raise InputError(
             f"pairs stand in one file, or in one of sources and one of targets; got {len(paths)}"
         )
-    sides = [[line.replace("\t", " ").strip() for line in _lines(path)] for path in paths]
+    sides = [
+        [line.replace("\t", " ").strip() for line in text_lines(path, _WANTED)] for path in paths
+    ]
     if len(sides[0]) != len(sides[1]):
         raise InputError(
             f"{paths[0]} has {len(sides[0]):,} lines and {paths[1]} {len(sides[1]):,}; line k of "
             "both makes a pair"
         )
     return " and ".join(paths), [list(row) for row in zip(*sides, strict=True)]
-
-
-def _lines(path: str) -> list[str]:
-    if not Path(path).is_file():
-        raise InputError(f"no file {path!r}; give a text file of source<TAB>target lines")
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; ask for access") from error
-    if lines[-1] == "":
-        lines.pop()
-    if not lines:
-        raise InputError(f"{path} is empty; it needs source<TAB>target lines")
-    return lines
 
 
 def _pair(row: list[str], where: str, need_target: bool) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from datamodules.errors import InputError
 from datamodules.files.documents import Documents
+from datamodules.files.notes import say
 from datamodules.files.tokenization import (
     character_table,
     document_end,
@@ -34,7 +35,6 @@ class Corpus(NamedTuple):
         tokens: Memory-mapped tokens, ``(N,)``.
         ends: Token at which the training and the validation part end.
         counts: How often each token occurs in the three parts, ``(3, V)``.
-        unknown: Tokens that the vocabulary lacks, in the three parts.
         fingerprint: Of the training part.
     """
 
@@ -42,7 +42,6 @@ class Corpus(NamedTuple):
     tokens: Tokens
     ends: tuple[int, int]
     counts: Tokens
-    unknown: list[int]
     fingerprint: str
 
 
@@ -110,9 +109,18 @@ def read_corpus(
     ends = np.cumsum(parts["lengths"]).tolist()[:2]
     counts = np.array(parts["counts"])
     tokenizer = load_tokenizer(str(names[0]))
-    return Corpus(
-        tokenizer, tokens, (ends[0], ends[1]), counts, parts["unknown"], parts["fingerprint"]
-    )
+    _say_unknown(parts["unknown"], counts, documents)
+    return Corpus(tokenizer, tokens, (ends[0], ends[1]), counts, parts["fingerprint"])
+
+
+def _say_unknown(unknown: list[int], counts: Tokens, documents: Documents) -> None:
+    """Says of each part how much of it the vocabulary lacks."""
+    for name, count, part in zip(("train", "val", "test"), unknown, counts, strict=True):
+        if count:
+            say(
+                f"the vocabulary lacks {count:,} of the {part.sum():,} {name} tokens of "
+                f"{documents} ({count / part.sum():.2%}); they are read, and scored, as [UNK]"
+            )
 
 
 def _train(documents: Documents, vocabulary: Vocabulary, end: int) -> Any:

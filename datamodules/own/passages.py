@@ -2,13 +2,34 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from datamodules.batches import TokenBatch
+from datamodules.files.token_cache import Tokens
 from datamodules.files.tokenization import special_token
 from datamodules.loading.masking import SPECIAL_TOKENS, Corruption, Pairs, join_pairs
 
 _PURPOSE = "the masked objective"
+
+
+def num_words(seq_len: int) -> int:
+    """Tokens of the text in a row ``[CLS] A [SEP] B [SEP]``."""
+    return seq_len - 3
+
+
+def cut_pairs(tokens: Tokens, num_rows: int, seq_len: int) -> Pairs:
+    """The first rows of a text, each in two passages that follow each other.
+
+    Args:
+        tokens: The text.
+        num_rows: Number of rows.
+        seq_len: Tokens of a row, the special ones included.
+    """
+    length = num_words(seq_len)
+    rows = tokens[: num_rows * length].astype(np.int64).reshape(num_rows, length)
+    text, first = torch.from_numpy(rows), length - length // 2
+    return Pairs(text[:, :first], text[:, first:], text[:, first:])
 
 
 class Passages(NamedTuple):

@@ -17,7 +17,6 @@ Prompting" (2022); Kojima et al., "Large Language Models are Zero-Shot Reasoners
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -27,6 +26,7 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Split
 from datamodules.batches import TokenBatch
 from datamodules.errors import InputError
+from datamodules.files.documents import text_lines
 from datamodules.files.tokenization import (
     TOKENIZER_KEY,
     adopted_tokenizer,
@@ -109,16 +109,7 @@ def read_lines(path: str) -> list[str]:
     Raises:
         InputError: If it is missing, empty or not UTF-8.
     """
-    if not Path(path).is_file():
-        raise InputError(f"no file {path!r}; give a text file with one entry per line")
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; ask for access") from error
+    lines = text_lines(path, "lines, one entry each")
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise InputError(f"{path} has no line with text")

@@ -13,7 +13,6 @@ from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import TokenBatch
 from datamodules.errors import InputError
 from datamodules.files.documents import Documents, find_documents
-from datamodules.files.notes import say
 from datamodules.files.token_cache import Corpus, Tokens, Vocabulary, read_corpus
 from datamodules.files.tokenization import (
     END_OF_TEXT,
@@ -22,15 +21,10 @@ from datamodules.files.tokenization import (
     load_tokenizer,
 )
 from datamodules.loading.loader import take
-from datamodules.loading.masking import (
-    SPECIAL_TOKENS,
-    MaskingLoader,
-    Pairs,
-    hide,
-)
+from datamodules.loading.masking import SPECIAL_TOKENS, MaskingLoader, hide
 from datamodules.loading.text_windows import WindowLoader
 from datamodules.own.ngram import ngram_cross_entropy
-from datamodules.own.passages import Passages
+from datamodules.own.passages import Passages, cut_pairs, num_words
 from datamodules.own.prompts import PromptTemplate, TextEnds, prompt_batch, read_lines
 
 _MOST_COUNTED = 5_000_000  # tokens, a few seconds' work
@@ -128,19 +122,8 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
     def _corpus(self) -> Corpus:
         val_end = 1 - self.test_fraction
         shares = (val_end - self.val_fraction, val_end)
-        corpus = read_corpus(
-            self._documents, self._vocabulary, shares, self.cache_dir, self.objective == "masked"
-        )
-        for name, count, part in zip(
-            ("train", "val", "test"), corpus.unknown, corpus.counts, strict=True
-        ):
-            if count:
-                share = count / part.sum()
-                say(
-                    f"the vocabulary lacks {count:,} of the {part.sum():,} {name} tokens of "
-                    f"{self._documents} ({share:.2%}); they are read, and scored, as [UNK]"
-                )
-        return corpus
+        plain = self.objective == "masked"
+        return read_corpus(self._documents, self._vocabulary, shares, self.cache_dir, plain)
 
     @property
     def _vocabulary(self) -> Any:
@@ -190,11 +173,6 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
         """Number of training windows."""
         return self._num_rows("train")
 
-    @property
-    def _pair_lengths(self) -> tuple[int, int]:
-        words = self.seq_len - 3
-        return words - words // 2, words // 2
-
     def _part(self, split: Split) -> Tokens:
         tokens, (train_end, val_end) = self._corpus.tokens, self._corpus.ends
         if split == "train":
@@ -205,8 +183,8 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
 
     def _num_rows(self, split: Split) -> int:
         part = self._part(split)
-        step = sum(self._pair_lengths) if self.objective == "masked" else self.seq_len
-        spare = 0 if self.objective == "masked" else 1
+        masked = self.objective == "masked"
+        step, spare = (num_words(self.seq_len), 0) if masked else (self.seq_len, 1)
         if len(part) < step + spare:
             raise InputError(
                 f"the {split} part of {self._documents} has {len(part)} tokens, a row needs "
@@ -218,13 +196,10 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
         """Rows of one split; the causal objective reads its windows as they are asked for."""
         if split == "predict":
             return prompt_batch(self.prompts, self.tokenizer)
-        num_rows = self._num_rows(split)
+        part, num_rows = self._part(split), self._num_rows(split)
         if self.objective == "causal":
-            return (self._part(split),)
-        length, first = sum(self._pair_lengths), self._pair_lengths[0]
-        words = self._part(split)[: num_rows * length].astype(np.int64).reshape(num_rows, length)
-        text = torch.from_numpy(words)
-        pairs = Pairs(text[:, :first], text[:, first:], text[:, first:])
+            return (part,)
+        pairs = cut_pairs(part, num_rows, self.seq_len)
         if split == "train":
             return pairs
         return hide(pairs, self._passages.corruption, self.generator(split), self._passages.join)

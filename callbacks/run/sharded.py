@@ -1,0 +1,34 @@
+"""Weights that are shared out among the processes, outside the steps of a fit."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import lightning as L
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+
+def takes_part(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
+    """Whether this process runs the model for a figure: rank zero, and all that share weights."""
+    return trainer.is_global_zero or isinstance(pl_module, FSDPModule)
+
+
+@contextmanager
+def whole_weights(pl_module: L.LightningModule) -> Iterator[None]:
+    """Puts the weights of a sharded model together for calls beside its steps; on every rank."""
+    for unit in _units(pl_module):
+        unit.unshard()
+    try:
+        yield
+    finally:
+        reshard(pl_module)
+
+
+def reshard(model: nn.Module) -> None:
+    """Lets the parameters of a sharded model be its parts, which a forward pass leaves whole."""
+    for unit in _units(model):
+        unit.reshard()
+
+
+def _units(model: nn.Module) -> list[FSDPModule]:
+    return [unit for unit in model.modules() if isinstance(unit, FSDPModule)]
