@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from datamodules import LinearDataModule, MotifCountDataModule
-
 Results = Mapping[str, Any]
 
 
@@ -105,7 +103,8 @@ class Trial:
         return ["fit", "--config", self.experiment, *self.args, *seeds]
 
 
-_OLS = LinearDataModule().ols_mse
+OLS_MSE = 0.0103847109215528  # LinearDataModule().ols_mse
+MOTIF_FLOORS = {"mean": 0.46875, "max": 1.25}  # MotifCountDataModule().floors
 # Mean over data seeds 0 to 3 of the exact posterior's score: python -m scripts.hmc
 _HMC_NLL = -0.1365
 _LARGE = ("--config", "large_table", "--data.num_samples", "250000")
@@ -168,7 +167,7 @@ def _block_model_trials(experiment: str) -> Iterator[Trial]:
 TRIALS: tuple[Trial, ...] = (
     Trial(
         "linear_regression",
-        (Bar("test/mse", "<=", 1.002 * _OLS, note="1.002 x least squares on the same rows"),),
+        (Bar("test/mse", "<=", 1.002 * OLS_MSE, note="1.002 x least squares on the same rows"),),
     ),
     Trial(
         "binary_classification",
@@ -259,7 +258,7 @@ TRIALS: tuple[Trial, ...] = (
     *(
         Trial(
             "graph_network_motifs",
-            (Bar("test/mse", ">=", MotifCountDataModule().floors[aggr], note=f"floor of {aggr}"),),
+            (Bar("test/mse", ">=", MOTIF_FLOORS[aggr], note=f"floor of {aggr}"),),
             args=("--model.aggr", aggr),
             variant=aggr,
         )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from scripts.bars import Bar
+from datamodules import LinearDataModule, MotifCountDataModule
+from scripts.bars import MOTIF_FLOORS, OLS_MSE, Bar
 
 
 def run(value, optimum=None, baseline=None, metric="test/score"):
@@ -38,3 +39,9 @@ def test_a_bar_is_about_the_means():
     assert bar.holds(runs)  # 1.1667 against a mean limit of 1.2467
     assert not bar.holds(runs[:2])
     assert str(bar) == "<= 1.1 x optimum"
+
+
+def test_written_limits_are_those_of_the_data():
+    assert pytest.approx(LinearDataModule().ols_mse, rel=1e-12) == OLS_MSE
+    floors = MotifCountDataModule().floors
+    assert {aggr: floors[aggr] for aggr in MOTIF_FLOORS} == MOTIF_FLOORS

@@ -118,19 +118,7 @@ class RunReport(L.Callback):
             for kind in ("optimum", "baseline")
         }
         optimum = {name: ref.value for name, ref in self._references["optimum"].items()}
-        self.larger_is_better = {
-            f"{stage}/{name}"
-            for stage in ("val", "test")
-            for key, judge in getattr(pl_module, f"{stage}_metrics", {}).items()
-            if judge.higher_is_better
-            for name in getattr(judge, "names", (key.partition("/")[2],))  # of one that has several
-        }
-        rivals = {
-            name: dict(scores)
-            for published in (datamodule, pl_module)
-            for name, scores in getattr(published, "rivals", {}).items()
-            if name in metrics
-        }
+        self.larger_is_better = _larger_is_better(pl_module)
         return {
             "experiment": self.experiment,
             "model": type(pl_module).__name__,
@@ -140,7 +128,7 @@ class RunReport(L.Callback):
             "optimum": optimum,
             "baseline": {name: ref.value for name, ref in self._references["baseline"].items()},
             "excess": {name: metrics[name] - value for name, value in optimum.items()},
-            "rivals": rivals,
+            "rivals": _rivals((datamodule, pl_module), metrics),
             "series": getattr(pl_module, "scores_by_series", {}),
             "num_parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
             "optimizer_steps": trainer.global_step,
@@ -197,6 +185,27 @@ class RunReport(L.Callback):
             if not (even or (value > score if larger else value < score)):
                 losses.append(f"{name} {value:.5g} loses to {best}, {score:.5g}")
         return lines + losses
+
+
+def _larger_is_better(pl_module: L.LightningModule) -> set[str]:
+    """Names of the scores of which more is better."""
+    return {
+        f"{stage}/{name}"
+        for stage in ("val", "test")
+        for key, judge in getattr(pl_module, f"{stage}_metrics", {}).items()
+        if judge.higher_is_better
+        for name in getattr(judge, "names", (key.partition("/")[2],))  # of one that has several
+    }
+
+
+def _rivals(publishers: Sequence[Any], metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Scores of the rivals that data and model publish, of the metrics of a run."""
+    return {
+        name: dict(scores)
+        for publisher in publishers
+        for name, scores in getattr(publisher, "rivals", {}).items()
+        if name in metrics
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -80,7 +80,7 @@ def prepare(argv: Sequence[str]) -> CommandLine:
             "`lit-models list` shows the names"
         )
     experiment = _last(others, "--experiment") or _experiment(configs, layers, others)
-    line = CommandLine(given=list(argv), args=[])
+    line = CommandLine(given=list(argv), args=[command], layers=layers)
     others = [option for option in others if option[0] != "--ckpt_path"]
     name = _checkpoint_name(command, options, layers)
     if name is not None and name != "none":
@@ -101,25 +101,30 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         others.insert(0, ("--verbose", "false"))  # the report prints a table of its own
     for path, layer in zip(configs, layers, strict=True):
         _check_groups(path, layer)
-    line.args, line.layers = [command], layers
-    for path in (configs_root() / "defaults.yaml", *configs):
-        line.args += ["--config", str(path)]
-    if experiment is not None:
-        line.args += ["--experiment", experiment]
-    for name, value in others:
-        if name == "--experiment":
-            continue
-        line.args.append(name)
-        if value is not None:
-            line.args.append(_full_class_path(name, value, {option for option, _ in others}))
+    line.args += _written(configs, experiment, others)
     datas = (layer["data"] for layer in layers if "model" in layer and "data" in layer)
     data = next(datas, None)
     line.experiment_data = data.get("class_path") if isinstance(data, dict) else None
-    for key in ("model", "data"):
-        class_path = _last_class_path(layers, line.args, key)
-        if class_path is not None:
-            line.classes[key] = class_path
+    paths = {key: _last_class_path(layers, line.args, key) for key in ("model", "data")}
+    line.classes = {key: path for key, path in paths.items() if path is not None}
     return line
+
+
+def _written(
+    configs: Sequence[Path], experiment: str | None, options: Sequence[tuple[str, str | None]]
+) -> list[str]:
+    """Arguments of LightningCLI: the configurations, the experiment's name, and the options."""
+    args: list[str] = []
+    for path in (configs_root() / "defaults.yaml", *configs):
+        args += ["--config", str(path)]
+    if experiment is not None:
+        args += ["--experiment", experiment]
+    named = {name for name, _ in options}
+    for name, value in options:
+        if name != "--experiment":
+            args.append(name)
+            args += [] if value is None else [_full_class_path(name, value, named)]
+    return args
 
 
 def _is_resolved(layer: dict[str, Any]) -> bool:

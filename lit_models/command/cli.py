@@ -240,6 +240,26 @@ class LitCLI(LightningCLI):
         """Builds the trainer with the loggers and callbacks that every run has."""
         config = self._own_config
         options = self._get(self.config_init, "trainer")
+        if options.get("logger") in (None, True):
+            step = None if self.checkpoint is None else self.checkpoint.get("global_step")
+            fits = self.subcommand in (None, "fit")
+            kwargs["logger"] = run_loggers(config, self.run_dir, fits, step)
+        if options.get("profiler") is None:
+            kwargs["profiler"] = Unprofiled()
+        kwargs["callbacks"] = self._callbacks(config, options)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except TypeError as error:  # Lightning's, for a number of devices that is none
+            raise InputError(f"trainer: {one_line(str(error))}") from error
+        hide_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        return trainer
+
+    def _callbacks(self, config: Any, options: Any) -> list[L.Callback]:
+        """Those that are given, among those that every run has."""
+        given = options.get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
         own: list[L.Callback] = [
             self.interrupt,
             StepSeed(int(config["seed_everything"])),
@@ -249,17 +269,9 @@ class LitCLI(LightningCLI):
             Throughput(),
             OrderedPredictions(config["spreadsheet"]),
         ]
-        given = options.get("callbacks") or []
-        given = given if isinstance(given, list) else [given]
         has_bar = any(isinstance(callback, ProgressBar) for callback in given)
         if options.get("enable_progress_bar") is not False and not has_bar:
             own.append(RunProgress())
-        if options.get("logger") in (None, True):
-            step = None if self.checkpoint is None else self.checkpoint.get("global_step")
-            fits = self.subcommand in (None, "fit")
-            kwargs["logger"] = run_loggers(config, self.run_dir, fits, step)
-        if options.get("profiler") is None:
-            kwargs["profiler"] = Unprofiled()
         self.report = RunReport(
             experiment=config["experiment"] or "custom",
             test_metrics=config["test_metrics"],
@@ -272,19 +284,10 @@ class LitCLI(LightningCLI):
             "versions": versions(),
             "command": self.report.command,
         }
-        parser = self._parser(self.subcommand)
-        own.append(RunConfig(parser, config, facts))
+        own.append(RunConfig(self._parser(self.subcommand), config, facts))
         # The last validation comes first at the end of a fit: others look at it, or change weights.
         # The report comes last: it names the figures that other callbacks have drawn.
-        kwargs["callbacks"] = [LastValidation(), *given, *own, self.report]
-        try:
-            trainer = super().instantiate_trainer(**kwargs)
-        except TypeError as error:  # Lightning's, for a number of devices that is none
-            raise InputError(f"trainer: {one_line(str(error))}") from error
-        hide_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = WholeCheckpointIO()
-        return trainer
+        return [LastValidation(), *given, *own, self.report]
 
     def after_instantiate_classes(self) -> None:
         """Checks data and checkpoint before the run's folder exists."""

@@ -203,10 +203,7 @@ def complete(
     """
     sampling, ending = sampling or Sampling(), ending or Ending()
     sampling.check()
-    if num_tokens < 1:
-        raise ValueError(f"the number of new tokens must be at least 1, got {num_tokens}")
-    if prompts.shape[1] == 0 or (mask is not None and not mask.any(1).all()):
-        raise ValueError("every prompt needs at least one token")
+    _check_prompts(prompts, num_tokens, mask)
     if mask is not None and bool(mask.all()):
         mask = None
     draws = _draws(len(prompts), num_tokens, sampling.seed, rows).to(prompts.device)
@@ -222,12 +219,14 @@ def complete(
     open_rows, caches = torch.arange(batch, device=prompts.device), None
     for index in range(num_tokens):
         end = start + index
-        first = max(end - net.context_length, 0)
-        if first > 0 or not use_cache or caches is None:
-            caches = net.new_caches(len(tokens)) if use_cache and first == 0 else None
-            logits = _read(net, tokens, mask, first, first, end, caches)
+        first = new = max(end - net.context_length, 0)
+        if first > 0 or not use_cache:
+            caches = None
+        elif caches is None:
+            caches = net.new_caches(len(tokens))
         else:
-            logits = _read(net, tokens, mask, 0, end - 1, end, caches)
+            new = end - 1
+        logits = _read(net, tokens, mask, first, new, end, caches)
         logits = sampling.penalise(logits, tokens[:, :end], None if mask is None else mask[:, :end])
         if ending.end_token is not None and index + 1 < ending.min_tokens:
             logits[:, ending.end_token] = -torch.inf
@@ -246,6 +245,13 @@ def complete(
             return done
     done.tokens[open_rows] = tokens[:, start:]
     return done
+
+
+def _check_prompts(prompts: Tensor, num_tokens: int, mask: Tensor | None) -> None:
+    if num_tokens < 1:
+        raise ValueError(f"the number of new tokens must be at least 1, got {num_tokens}")
+    if prompts.shape[1] == 0 or (mask is not None and not mask.any(1).all()):
+        raise ValueError("every prompt needs at least one token")
 
 
 def generate(
