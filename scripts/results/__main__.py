@@ -1,10 +1,11 @@
 """Fits every trial of ``scripts/bars.py`` over its seeds and publishes what came out.
 
-``python -m scripts.results`` writes ``results.json``, ``results.md`` and ``results.html`` into
-``docs``, and the table of the READMEs. A fit that has finished in the work folder is not run again,
-so an interrupted call is continued by the same call. A trial without any fit in the work folder
-keeps what ``results.json`` says of it, as long as its command is still the same: ``--only NAME``
-renews one trial and leaves the rest.
+``python -m scripts.results`` writes ``results.json`` and ``results.md`` into ``docs``, and fills
+the table of the READMEs; ``results.html``, which is not committed, keeps the figures for ``make
+docs``. A fit that has finished in the work folder is not run again, so an interrupted call is
+continued by the same call. A trial without any fit in the work folder keeps what ``results.json``
+says of it, as long as its command is still the same: ``--only NAME`` renews one trial and leaves
+the rest.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -113,6 +114,20 @@ def published_figures(page: Path) -> Figures:
     return figures
 
 
+def site_page(docs_dir: Path) -> str:
+    """The page of the built documentation, from ``results.json``.
+
+    Its figures are those of ``results.html`` where the fits ran on this machine, else of
+    ``images/<trial>/``.
+    """
+    summaries = json.loads((docs_dir / "results.json").read_text(encoding="utf-8"))["trials"]
+    figures = published_figures(docs_dir / "results.html")
+    for summary in summaries:
+        paths = sorted((docs_dir / "images" / summary["name"]).glob("*.png"))
+        figures.setdefault(summary["name"], {path.stem: path.read_bytes() for path in paths})
+    return render_page(summaries, figures)
+
+
 def shrink(png: bytes, max_width: int) -> bytes:
     """A figure at most so wide, in few colours; the same bytes where that is so already."""
     with Image.open(io.BytesIO(png)) as image:
@@ -147,7 +162,7 @@ def fit_figures(figures: Mapping[str, Mapping[str, bytes]], max_bytes: int) -> F
 
 
 def render_page(summaries: Sequence[Summary], figures: Figures, max_bytes: int = MAX_BYTES) -> str:
-    """``docs/results.html``.
+    """All trials with their scores, costs, commands and figures.
 
     Args:
         summaries: What the fits of each trial add up to.

@@ -92,8 +92,8 @@ INTRODUCTION = (
 
 
 _WHERE = (
-    "[results.html](results.html) has the figures and commands, [results.json](results.json) all "
-    "numbers; `python -m scripts.results` writes the three."
+    "[results.json](results.json) has all numbers. `python -m scripts.results` writes both, and "
+    '`make docs` publishes them with commands and figures as <a href="trials.html">trials.html</a>.'
 )
 
 
