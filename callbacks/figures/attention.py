@@ -6,6 +6,7 @@ import lightning as L
 import torch
 
 from callbacks.figures.base import FigureCallback
+from callbacks.figures.style import part_of
 from datamodules.batches import BOS, EOS, SequencePairBatch
 
 if TYPE_CHECKING:
@@ -40,13 +41,18 @@ class AttentionFigure(FigureCallback):
             weights = model.attention_weights(batch)
             if weights is None:
                 return {}
-            tokens = written[0, : min(_length(written[0]), self.max_tokens)]
+            length = _length(written[0])
+            tokens = written[0, : min(length, self.max_tokens)]
             src = src[0, : self.max_tokens]
-            figures[f"attention_{row}" if row else "attention"] = _heatmaps(
+            figure = _heatmaps(
                 weights[:, 0, :, : len(tokens), : len(src)].float().cpu(),
                 datamodule.token_names(src.cpu(), "src"),
                 datamodule.token_names(tokens.cpu(), "tgt"),
             )
+            pair = f"test pair {row + 1} of {len(test.src):,}"
+            shown = part_of(len(src), weights.shape[-1], "source tokens")
+            figure.suptitle(f"{pair}, {shown}, {part_of(len(tokens), length, 'decoded')}")
+            figures[f"attention_{row}" if row else "attention"] = figure
         return figures
 
 
@@ -68,11 +74,11 @@ def _heatmaps(weights: torch.Tensor, src: list[str], tgt: list[str]) -> "Figure"
     for layer, panels in enumerate(grid):
         for head, axes in enumerate(panels):
             image = axes.imshow(weights[layer, head], vmin=0, vmax=1, cmap="Blues", aspect="auto")
-            axes.set_xticks(range(len(src)), src, rotation=90, fontsize=7)
-            axes.set_yticks(range(len(tgt)), tgt, fontsize=7)
+            axes.set_xticks(range(len(src)), src, rotation=90)
+            axes.set_yticks(range(len(tgt)), tgt)
             if num_layers * num_heads > 1:
-                axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
-    figure.supxlabel("source", fontsize=9)
-    figure.supylabel("decoded", fontsize=9)
+                axes.set_title(f"layer {layer + 1}, head {head + 1}")
+    figure.supxlabel("source")
+    figure.supylabel("decoded")
     figure.colorbar(image, ax=grid.ravel().tolist(), label="attention weight", shrink=0.8)
     return figure

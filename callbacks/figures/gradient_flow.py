@@ -10,6 +10,7 @@ from torch import Tensor
 
 from callbacks.figures.base import FigureCallback
 from callbacks.figures.series import series_windows
+from callbacks.figures.style import part_of
 from callbacks.run.sharded import takes_part, whole_weights
 
 if TYPE_CHECKING:
@@ -88,7 +89,12 @@ class GradientFlow(FigureCallback):
         if not own.is_file():
             return {}
         records = {**_others(own), **_read(own)}
-        return {"gradient_flow": _figure(records)}
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        count = len(datamodule.split("val")[0])
+        figure = _figure(records)
+        shown = part_of(min(self.num_windows, count), count, "validation windows")
+        figure.axes[0].set_title(f"mean over {shown}")
+        return {"gradient_flow": figure}
 
 
 def _read(path: Path) -> dict[str, pd.DataFrame]:
@@ -120,5 +126,5 @@ def _figure(records: dict[str, pd.DataFrame]) -> "Figure":
     axes.set_yscale("log")
     axes.set(xlabel="lag T - t", ylabel="norm of the gradient by the state of step t")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend()
     return figure

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from callbacks.figures.base import FigureCallback, on_model
+from callbacks.figures.style import part_of
 from datamodules.batches import GraphBatch
 
 if TYPE_CHECKING:
@@ -99,10 +100,13 @@ class NodeClassFigure(FigureCallback):
         edges, _ = _subgraph(data.edge_index, nodes, len(predicted))
         places = spring_layout(edges, len(nodes))
         figures = {"graph": _classes(places, edges, data.y[nodes], predicted[nodes], names)}
+        shown = part_of(len(nodes), len(predicted), "nodes")
+        figures["graph"].suptitle(f"{shown}, nearest to the one of most edges")
         if hasattr(module, "attention_weights"):
             figures["attention"] = _attention(
                 module.attention_weights(batch), nodes, places, data.y, len(predicted)
             )
+            figures["attention"].suptitle(shown)
         states = module.embeddings(batch).float().cpu()
         figures["embedding"] = self._embedding(states, data.y, data.mask, names)
         return figures
@@ -128,8 +132,9 @@ class NodeClassFigure(FigureCallback):
                 alpha=0.7,
             )
         kind = "principal components" if self.embedding == "pca" else "t-SNE"
-        axes.set(title=f"{kind} of the hidden states of test nodes", xticks=[], yticks=[])
-        axes.legend(title="true class", fontsize=8)
+        shown = part_of(len(rows), int(mask.sum()), "test nodes")
+        axes.set(title=f"{kind} of the hidden states, {shown}", xticks=[], yticks=[])
+        axes.legend(title="true class")
         return figure
 
 
@@ -172,7 +177,7 @@ def _classes(
         linewidths=1.2,
         zorder=3,
     )
-    axes.legend(fontsize=8)
+    axes.legend()
     return figure
 
 

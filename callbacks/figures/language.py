@@ -78,7 +78,8 @@ class InContextFigure(FigureCallback):
         from matplotlib.figure import Figure
 
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        curves = self._curves(datamodule.split("test"), pl_module)
+        test = datamodule.split("test")
+        curves = self._curves(test, pl_module)
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.subplots()
         examples = range(datamodule.num_examples)
@@ -91,6 +92,7 @@ class InContextFigure(FigureCallback):
             axes.set_yscale("log")
         label = "mean squared error" if regression else "cross-entropy in nats"
         axes.set(xlabel="examples in the context", ylabel=label)
+        axes.set_title(f"mean over {len(test[0]):,} test rows")
         axes.grid(alpha=0.3)
         axes.legend()
         return {"loss_per_example": figure}

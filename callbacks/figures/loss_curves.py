@@ -12,6 +12,11 @@ from callbacks.figures.base import FigureCallback
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_NAMES = {
+    "mse": "mean squared error",
+    "cross_entropy": "cross-entropy in nats",
+    "nll": "negative log-likelihood in nats",
+}
 Curve = tuple[list[int], list[float]]
 
 
@@ -48,32 +53,37 @@ class LossCurves(FigureCallback):
         values = [value for name in shown for value in curves[name][1]]
         if min(values) > 0 and max(values) > 10 * min(values):
             axes.set_yscale("log")
-        known = self._known(trainer, pl_module)
+        label, known = self._known(trainer, pl_module)
         if known is not None:
             axes.axhline(known[1], color="black", linestyle="--", linewidth=1, label=known[0])
-        axes.set(xlabel="optimizer step", ylabel="loss")
+        axes.set(xlabel="optimizer step", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend()
         return {"loss_curves": figure}
 
     @staticmethod
-    def _known(trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[str, float] | None:
-        """The optimum of the loss, else its best rival, where a metric of the test is the loss."""
+    def _known(
+        trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> tuple[str, tuple[str, float] | None]:
+        """The loss by the name of the metric that it is; its optimum, else its best rival."""
         scores: Mapping[str, float] = getattr(pl_module, "scores", {})
         loss = scores.get("test/loss")
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        label = "loss"
         for name, value in scores.items():
             if not name.startswith("test/") or loss is None or not _equal(value, loss):
                 continue
+            if name != "test/loss":
+                label = f"loss: {_NAMES.get(name[5:], name[5:].replace('_', ' '))}"
             optimum = getattr(datamodule, "optimum", {}).get(name)
             if optimum is not None:
-                return f"optimum {optimum.value:.4g}", optimum.value
+                return label, (f"optimum {optimum.value:.4g}", optimum.value)
             for published in (datamodule, pl_module):
                 rivals = getattr(published, "rivals", {}).get(name)
                 if rivals:
                     best, score = min(rivals.items(), key=lambda rival: rival[1])
-                    return f"{best} {score:.4g}", score
-        return None
+                    return label, (f"{best} {score:.4g}", score)
+        return label, None
 
 
 def _equal(value: float, loss: float) -> bool:

@@ -6,6 +6,7 @@ import lightning as L
 import torch
 
 from callbacks.figures.base import FigureCallback, on_model
+from callbacks.figures.style import part_of
 from datamodules.batches import GraphSeriesBatch
 
 if TYPE_CHECKING:
@@ -36,14 +37,15 @@ class NodeForecastFigure(FigureCallback):
         preds = torch.cat([pl_module(on_model(part, pl_module)).cpu() for part in parts])
         names = getattr(datamodule, "nodes", None) or [str(i) for i in range(preds.shape[2])]
         floors = getattr(datamodule, "floors", None)
+        shown, known = part_of(len(rows), len(test.x), "test windows"), _known(datamodule)
         return {
-            "forecast": self._windows(batch, preds, names),
-            "error_per_node": _error_per_node(batch.y, preds),
-            **_error_per_step(batch.y, preds, floors),
+            "forecast": self._windows(batch, preds, names, len(test.x)),
+            "error_per_node": _error_per_node(batch.y, preds, shown, known),
+            **_error_per_step(batch.y, preds, shown, floors),
         }
 
     def _windows(
-        self, batch: GraphSeriesBatch, preds: torch.Tensor, names: "list[str]"
+        self, batch: GraphSeriesBatch, preds: torch.Tensor, names: "list[str]", num_windows: int
     ) -> "Figure":
         from matplotlib.figure import Figure
 
@@ -55,33 +57,52 @@ class NodeForecastFigure(FigureCallback):
         past, ahead = range(1 - window, 1), range(1, horizon + 1)
         style = {"marker": "o", "markersize": 4} if horizon < 4 else {}
         row = len(preds) // 2
+        nodes_shown = part_of(count, preds.shape[2], "nodes")
+        figure.suptitle(f"one of {num_windows:,} test windows, {nodes_shown}")
         for axes, node in zip(panels, nodes, strict=True):
             axes.plot(past, batch.x[row, :, node, 0], color="gray", marker=".", label="observed")
             axes.plot(ahead, batch.y[row, :, node], color="black", label="true", **style)
             axes.plot(ahead, preds[row, :, node], color="tab:red", label="forecast", **style)
             axes.axvline(0.5, color="lightgray", linewidth=1)
-            axes.set_ylabel(f"node {names[node]}", fontsize=8)
+            axes.set_ylabel(f"node {names[node]}")
             axes.grid(alpha=0.3)
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
         panels[-1].set_xlabel("steps from the forecast's origin")
         return figure
 
 
-def _error_per_node(y: torch.Tensor, preds: torch.Tensor) -> "Figure":
+def _known(datamodule: Any) -> dict[str, float]:
+    """The optimum of the squared error, else its best rival, by name; empty where none is known."""
+    optimum = getattr(datamodule, "optimum", {}).get("test/mse")
+    if optimum is not None:
+        return {"mean, optimum": optimum.value}
+    rivals = getattr(datamodule, "rivals", {}).get("test/mse", {})
+    best = min(rivals, key=rivals.__getitem__, default=None)
+    return {} if best is None else {f"mean, {best}": rivals[best]}
+
+
+def _error_per_node(
+    y: torch.Tensor, preds: torch.Tensor, shown: str, known: dict[str, float]
+) -> "Figure":
     from matplotlib.figure import Figure
 
     errors = (preds - y).square().nanmean((0, 1)).sort().values
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.bar(range(1, len(errors) + 1), errors)
-    axes.axhline(errors.mean().item(), color="black", linestyle="--", label="mean")
+    axes.axhline(errors.mean().item(), color="tab:red", label="mean")
+    for name, value in known.items():
+        axes.axhline(value, color="black", linestyle="--", label=name)
     axes.set(xlabel="node, by its error", ylabel="mean squared error")
+    axes.set_title(f"{len(errors):,} nodes, {shown}")
     axes.legend(loc="lower right")
     return figure
 
 
-def _error_per_step(y: torch.Tensor, preds: torch.Tensor, floors: Any) -> "dict[str, Figure]":
+def _error_per_step(
+    y: torch.Tensor, preds: torch.Tensor, shown: str, floors: Any
+) -> "dict[str, Figure]":
     if preds.shape[1] == 1:
         return {}
     from matplotlib.figure import Figure
@@ -93,7 +114,7 @@ def _error_per_step(y: torch.Tensor, preds: torch.Tensor, floors: Any) -> "dict[
     if floors is not None:
         axes.plot(steps, floors.bayes, color="black", linestyle="--", label="optimum")
         axes.plot(steps, floors.node_only, color="gray", linestyle=":", label="without the graph")
-    axes.set(xlabel="step ahead", ylabel="mean squared error")
+    axes.set(xlabel="step ahead", ylabel="mean squared error", title=shown)
     axes.grid(alpha=0.3)
     axes.legend()
     return {"error_per_step": figure}

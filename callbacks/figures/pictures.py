@@ -92,5 +92,5 @@ def _grid(cells: list[Tensor], columns: int, titles: list[str]) -> "Figure":
     for axes, cell in zip(panels.flat, cells, strict=False):
         axes.imshow(cell, cmap="gray", vmin=0, vmax=1)
     for axes, title in zip(panels[0], titles, strict=False):
-        axes.set_title(title if len(title) < 10 else f"{title[:8]}…", fontsize=8)
+        axes.set_title(title if len(title) < 10 else f"{title[:8]}…")
     return figure

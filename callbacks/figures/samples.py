@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from callbacks.figures.base import FigureCallback
+from callbacks.figures.style import part_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +84,8 @@ class SampleFigures(FigureCallback):
         axes, side = figure.subplots(1, 2, sharey=True, width_ratios=[5, 1])
         axes.plot(times, paths[:, : self.num_paths], color="tab:red", alpha=0.35, linewidth=0.7)
         axes.invert_xaxis()
-        axes.set(xlabel="step t of the process", ylabel="sample", title="noise to data")
+        shown = part_of(min(self.num_paths, paths.shape[1]), paths.shape[1], "paths")
+        axes.set(xlabel="step t of the process", ylabel="sample", title=f"noise to data, {shown}")
         axes.grid(alpha=0.3)
         side.hist(paths[-1], bins=60, orientation="horizontal", color="tab:red", alpha=0.6)
         side.set(xlabel="samples", xticks=[])
@@ -160,7 +162,7 @@ def _histogram(samples: Tensor, true: Tensor, law: Any, grid: Tensor) -> "Figure
     axes.hist(samples, weights=weights, **style, color="tab:red", alpha=0.5, label="samples")
     if law is None:
         style |= {"histtype": "step", "density": True}
-        axes.hist(true, **style, color="black", label="held-out rows")
+        axes.hist(true, **style, color="black", label=f"{len(true):,} held-out rows")
     else:
         axes.plot(grid, law.log_prob(grid[:, None]).exp(), color="black", label="true density")
     axes.set(xlabel="value", ylabel="density", title=_title(samples, *shown))
@@ -180,11 +182,24 @@ def _scatter(samples: Tensor, true: Tensor) -> "Figure":
 
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    sets = (("samples", samples, "tab:red"), ("true", true[: len(samples)], "black"))
+    sets = (
+        (f"{len(samples):,} samples", samples, "tab:red"),
+        (
+            part_of(min(len(samples), len(true)), len(true), "true ones"),
+            true[: len(samples)],
+            "black",
+        ),
+    )
     ends = [(grid[0].item(), grid[-1].item()) for grid in map(_grid, true.T)]
     hidden = torch.stack([(x < low) | (x > high) for x, (low, high) in zip(samples.T, ends)]).any(0)  # noqa: B905
     if hidden.any():
-        sets = ((f"samples, {int(hidden.sum()):,} outside", *sets[0][1:]), sets[1])
+        drawn = true[: len(samples)]
+    others = part_of(len(drawn), len(true), "true ones")
+    sets = ((f"{len(samples):,} samples", samples, "tab:red"), (others, drawn, "black"))
+    ends = [(grid[0].item(), grid[-1].item()) for grid in map(_grid, true.T)]
+    hidden = torch.stack([(x < low) | (x > high) for x, (low, high) in zip(samples.T, ends)]).any(0)  # noqa: B905
+    if hidden.any():
+        sets = ((f"{len(samples):,} samples, {int(hidden.sum()):,} outside", *sets[0][1:]), sets[1])
     panels[0].set(xlim=ends[0], ylim=ends[1])
     for axes, (title, points, color) in zip(panels, sets, strict=True):
         axes.scatter(points[:, 0], points[:, 1], s=3, alpha=0.3, linewidths=0, color=color)

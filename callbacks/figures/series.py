@@ -1,7 +1,6 @@
 """Figures of forecasts: windows with their continuation, error and coverage per step, attention."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from callbacks.figures.base import FigureCallback
+from callbacks.figures.style import part_of
 from datamodules.batches import SeriesBatch
 
 if TYPE_CHECKING:
@@ -50,19 +50,21 @@ class ForecastFigure(FigureCallback):
         """The figures that the model and its data allow."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         count = len(datamodule.split("test")[0])
-        title = f"{type(pl_module).__name__} on {_name_of(datamodule)}"
         shown = series_windows(datamodule, "test", self._shown(datamodule), pl_module.device)
+        title = part_of(len(shown.x), count, "test windows")
         figures = {"forecast": self._windows(pl_module, datamodule, shown, title)}
         horizon = getattr(datamodule, "horizon", shown.y.shape[1])
         if horizon > 1:
             rows = torch.linspace(0, count - 1, min(self.num_rows, count)).long()
             error = _error_per_step(_batches(datamodule, rows, pl_module), pl_module)
+            title = part_of(len(rows), count, "test windows")
             figures["error_per_step"] = _error_figure(error, datamodule, title)
             coverage = getattr(pl_module, "coverage_by_step", {})
             if coverage:
-                figures["coverage_per_step"] = _coverage_figure(coverage, title)
+                figures["coverage_per_step"] = _coverage_figure(coverage, f"{count:,} test windows")
         weights = _attention(pl_module, datamodule, count)
         if weights is not None:
+            title = part_of(len(weights), count, "test windows")
             figures["attention"] = _attention_figure(weights, title)
         return figures
 
@@ -97,13 +99,13 @@ class ForecastFigure(FigureCallback):
             axis = np.arange(1 - window, horizon + 1) if dates is None else dates[place]
             past, ahead = axis[window - shown : window], axis[window:]
             _draw_window(axes, past, ahead, observed[row, -shown:], columns, row)
-            axes.set_title(_name_of_panel(datamodule, batch, row, place), fontsize=9)
+            axes.set_title(_name_of_panel(datamodule, batch, row, place))
             if dates is None:
                 _whole_ticks(axes)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
         if dates is None:
             panels[-1].set_xlabel("steps from the forecast's origin")
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title)
         figure.supylabel(", ".join(getattr(datamodule, "target_names", ["value"])))
         return figure
 
@@ -153,12 +155,6 @@ def _draw_window(
     axes.grid(alpha=0.3)
 
 
-def _name_of(datamodule: Any) -> str:
-    path = getattr(datamodule, "path", None)
-    name = type(datamodule).__name__
-    return f"{name}, {Path(path).name}" if isinstance(path, str | Path) else name
-
-
 def _batches(datamodule: Any, rows: Tensor, pl_module: L.LightningModule) -> Iterator[SeriesBatch]:
     for part in torch.split(rows, _CHUNK):
         yield series_windows(datamodule, "test", part, pl_module.device)
@@ -194,7 +190,7 @@ def _error_figure(error: Tensor, datamodule: Any, title: str) -> "Figure":
         if rival.mean() < 4 * error.mean():  # a hopeless rival would flatten the others
             axes.plot(steps, rival, linestyle=":", label=name)
     axes.set(xlabel="step ahead", ylabel="mean squared error")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title)
     _whole_ticks(axes)
     axes.grid(alpha=0.3)
     axes.legend()
@@ -210,7 +206,7 @@ def _coverage_figure(coverage: Any, title: str) -> "Figure":
         (line,) = axes.plot(range(1, len(share) + 1), share, label=f"{100 * level:.0f} % interval")
         axes.axhline(level, color=line.get_color(), linestyle=":")
     axes.set(xlabel="step ahead", ylabel="share of the targets inside")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title)
     _whole_ticks(axes)
     axes.grid(alpha=0.3)
     axes.legend()
@@ -245,7 +241,7 @@ def _attention_figure(weights: Tensor, title: str) -> "Figure":
     uniform = 1 / weights.shape[1]
     axes.axhline(uniform, color="gray", linestyle=":", label="equal weights")
     axes.set(xlabel="step of the window", ylabel="attention weight", ylim=(0, None))
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title)
     _whole_ticks(axes)
     axes.legend()
     return figure

@@ -39,6 +39,12 @@ def subject(model: Any, datamodule: Any) -> str:
     return f"{type(model).__name__} on {data}"
 
 
+def part_of(shown: int, everything: int, what: str) -> str:
+    """How many are shown of how many: ``1,000 of 4,000 test rows``."""
+    of_all = f" of {everything:,}" if everything > shown else ""
+    return f"{shown:,}{of_all} {what}"
+
+
 def finish(figure: "Figure", title: str) -> None:
     """Puts a title above a figure, before what it says itself, and ticks at whole numbers."""
     from matplotlib.ticker import AutoLocator, MaxNLocator

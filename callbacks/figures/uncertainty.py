@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from callbacks.figures.base import FigureCallback
+from callbacks.figures.style import part_of
+from callbacks.figures.table_scores import calibration_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,14 +55,20 @@ class PredictiveBand(FigureCallback):
             axes.fill_between(x[:, 0], *ends, color="tab:blue", alpha=alpha, linewidth=0)
             axes.fill_between([], [], color="tab:blue", alpha=alpha, label=f"±2 std, {label}")
         axes.plot(x[:, 0], mean, color="tab:blue", label="mean")
-        axes.scatter(train.x[:, 0], train.y[:, 0], s=9, color="black", label="training data")
+        axes.scatter(
+            train.x[:, 0],
+            train.y[:, 0],
+            s=9,
+            color="black",
+            label=f"{len(train.x):,} training rows",
+        )
         clean = getattr(datamodule, "clean", None)
         if clean is not None:
             axes.plot(x[:, 0], clean(x)[:, 0], color="tab:orange", linestyle="--", label="truth")
         for end in (low, high):
             axes.axvline(end, color="lightgray", linewidth=1, zorder=0)
         axes.set(xlabel="x", ylabel="y", xlim=(x[0].item(), x[-1].item()))
-        axes.legend(fontsize=8, ncols=2)
+        axes.legend(ncols=2)
         return {"predictive_band": figure}
 
 
@@ -68,7 +76,7 @@ class CalibrationPlot(FigureCallback):
     """Observed against nominal probability.
 
     For a regression: the share of test targets below each predicted quantile. For classes: the
-    accuracy of the rows whose highest probability falls in each tenth.
+    accuracy of the rows whose highest probability falls in each of fifteen bins.
 
     Args:
         num_rows: Test rows, at most.
@@ -85,45 +93,32 @@ class CalibrationPlot(FigureCallback):
         test = datamodule.split("test")
         if getattr(test, "categories", None) is not None:
             test = datamodule.one_hot(test)
+        is_number = test.y.is_floating_point()
         parts = []
         batches = (torch.split(field[: self.num_rows], 2000) for field in (test.x, test.y))
         for x, y in zip(*batches, strict=True):
             mixture = _predictive(pl_module, x)
             target = y.to(pl_module.device)
-            if target.is_floating_point():
-                parts.append(mixture.cdf(target).cpu())
-            else:
-                confidence, label = mixture.probs.max(1)
-                parts.append(torch.stack([confidence, (label == target).to(confidence)], 1).cpu())
+            parts.append((mixture.cdf(target) if is_number else mixture.probs).cpu())
         values = torch.cat(parts)
-        curve = _quantile_curve if test.y.is_floating_point() else _reliability_curve
-        nominal, observed, labels = curve(values)
+        if not is_number:
+            y = test.y[: self.num_rows].numpy()
+            figure = calibration_figure(values.double().numpy(), y, num_all=len(test.y))
+            return {"calibration": figure}
+        nominal = torch.arange(1, 20) / 20
+        observed = (values.flatten().unsqueeze(1) <= nominal).double().mean(0)
         figure = Figure(figsize=(4.8, 4.8), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="black", linewidth=1, label="calibrated")
         axes.plot(nominal, observed, color="tab:red", marker="o", markersize=4, label="model")
         error = (observed - nominal).abs().mean()
-        axes.set(xlabel=labels[0], ylabel=labels[1], title=f"mean distance {error:.4f}")
+        shown = part_of(len(values), len(test.y), "test rows")
+        axes.set(xlabel="predicted quantile", ylabel="share of targets below it")
+        axes.set_title(f"calibration error {error:.4f}, {shown}")
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes.grid(alpha=0.3)
         axes.legend()
         return {"calibration": figure}
-
-
-def _quantile_curve(cumulative: Tensor) -> tuple[Tensor, Tensor, tuple[str, str]]:
-    nominal = torch.arange(1, 20) / 20
-    observed = (cumulative.flatten().unsqueeze(1) <= nominal).float().mean(0)
-    return nominal, observed, ("predicted quantile", "share of targets below it")
-
-
-def _reliability_curve(rows: Tensor) -> tuple[Tensor, Tensor, tuple[str, str]]:
-    confidence, correct = rows.T
-    tenth = (10 * confidence).long().clamp(max=9)
-    counts = torch.bincount(tenth, minlength=10)
-    filled = counts > 0
-    sums = [torch.bincount(tenth, weights=v.double(), minlength=10) for v in (confidence, correct)]
-    nominal, observed = ((total / counts.clamp(min=1))[filled].float() for total in sums)
-    return nominal, observed, ("highest predicted probability", "accuracy")
 
 
 class ExtrapolationSpread(L.Callback):

@@ -1,14 +1,16 @@
 """Every figure names its model and data, counts in whole numbers, and shows what is known."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from matplotlib.figure import Figure
 from torch import nn
 
+import callbacks.figures
 from callbacks.figures.base import FigureCallback
 from callbacks.figures.loss_curves import LossCurves
-from callbacks.figures.style import finish, subject
+from callbacks.figures.style import finish, part_of, subject
 from datamodules import Reference, SineDataModule
 
 
@@ -47,6 +49,19 @@ def test_what_a_figure_says_itself_stays(own):
     assert figure.get_suptitle().splitlines() == ["LitThing on c.csv", *([own] if own else [])]
     figure.draw_without_rendering()
     assert all(tick == int(tick) for tick in axes.get_xticks())
+
+
+def test_how_many_of_how_many():
+    assert part_of(1000, 4000, "test rows") == "1,000 of 4,000 test rows"
+    assert part_of(4000, 4000, "test rows") == "4,000 test rows"
+    assert part_of(300, 0, "rows") == "300 rows"  # of an unknown number
+
+
+def test_no_figure_has_a_size_of_text_of_its_own():
+    folder = Path(callbacks.figures.__file__).parent
+    sources = {path.name: path.read_text() for path in folder.glob("*.py")}
+    assert len(sources) > 10
+    assert [name for name, source in sources.items() if "fontsize=" in source] == []
 
 
 def test_ticks_that_a_figure_places_stay():

@@ -29,7 +29,7 @@ def test_calibration_is_that_of_the_metric(answers):
     error = calibration_error(
         torch.from_numpy(probability), torch.from_numpy(y), task="multiclass", num_classes=3
     )
-    assert figure.axes[0].get_title() == f"calibration error {error:.4f}"
+    assert figure.axes[0].get_title() == f"calibration error {error:.4f}, 400 test rows"
     assert sum(bar.get_height() for bar in figure.axes[1].patches) == 400
 
 
@@ -71,6 +71,6 @@ def test_residuals_show_their_mean_and_spread():
     y, error = rng.normal(size=300), rng.normal(1, 2, 300)
     figure = residual_figure(y - error, y, "price")
     assert figure.axes[0].get_xlabel() == "predicted price"
-    title = f"mean {error.mean():.3g}, standard deviation {error.std():.3g}"
+    title = f"mean {error.mean():.3g}, standard deviation {error.std():.3g}, 300 test rows"
     assert figure.axes[1].get_title() == title
     residual_figure(np.zeros(3), np.zeros(3), "flat")

@@ -54,7 +54,7 @@ def test_a_calibrated_model_lies_on_the_diagonal():
     y = (torch.rand(20_000) < x[:, 0].sigmoid()).long()
     data._splits["test"] = type(data.split("test"))(x, y)
     figure = CalibrationPlot().draw(SimpleNamespace(datamodule=data), Bayes())["calibration"]
-    assert float(figure.axes[0].get_title().split()[-1]) < 0.02
+    assert float(figure.axes[0].get_title().split()[2].rstrip(",")) < 0.02
 
 
 def test_spread_is_the_smaller_end_over_the_mean_inside():
