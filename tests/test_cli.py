@@ -80,6 +80,7 @@ def test_run_folder_holds_everything(fitted, capsys):
             "baseline",
             "excess",
             "rivals",
+            "larger_is_better",
             "series",
         ),
         *("num_parameters", "optimizer_steps", "train_seconds", "peak_memory_mb"),

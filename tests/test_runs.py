@@ -1,6 +1,7 @@
 """Past runs listed and compared, from folders alone."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -96,3 +97,39 @@ def test_names_are_text_in_the_page(folder, capsys):
     page = (folder / "compare.html").read_text()
     assert "<b>" not in page
     assert "tiny/&lt;b&gt;" in page
+
+
+def test_the_best_rival_is_the_one_to_beat(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rivals = {"test/mse": {"ridge": 0.3, "last value": 0.45}}
+    make(tmp_path, "own/cost", mse=0.4, optimum={}, rivals=rivals)
+    share = {"metrics": {"test/accuracy": 0.8}, "larger_is_better": ["test/accuracy"]}
+    rivals = {"test/accuracy": {"forest": 0.9, "majority": 0.75}}
+    make(tmp_path, "own/share", optimum={}, rivals=rivals, **share)
+    better = {**share, "metrics": {"test/accuracy": 0.95}}
+    make(tmp_path, "own/better", optimum={}, rivals=rivals, **better)
+    lines = shown(capsys, "runs", "--sort", "score")[1:]
+    assert [line.split()[0] for line in lines] == ["own/better", "own/share", "own/cost"]
+    assert "+0.1 rival" in lines[2]
+    assert "-0.1 rival" in lines[1]
+    assert "+0.05 rival" in lines[0]
+
+
+def test_a_loss_over_a_decade_has_a_logarithm_and_a_single_value_a_mark(tmp_path):
+    from lit_models.command.compare import page
+    from lit_models.command.runs import read_run
+
+    def heights(losses):
+        run = make(tmp_path, f"a/{len(list(tmp_path.glob('runs/a/*')))}")
+        rows = "".join(f"{step},{loss}\n" for step, loss in enumerate(losses))
+        (run / "metrics.csv").write_text("step,val/loss\n" + rows)
+        text = page([read_run(run)], [], [])
+        (points,) = re.findall(r'<polyline points="([^"]*)"', text)
+        return text, [float(point.split(",")[1]) for point in points.split()]
+
+    _, even = heights([1.0, 0.1, 0.01])
+    assert even[1] == pytest.approx((even[0] + even[2]) / 2, abs=0.1)
+    _, linear = heights([3.0, 2.0, 1.0])
+    assert linear[1] == pytest.approx((linear[0] + linear[2]) / 2, abs=0.1)
+    assert "<circle" in heights([1.0])[0]
+    assert "<circle" not in heights([1.0, 2.0])[0]

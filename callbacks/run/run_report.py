@@ -129,6 +129,7 @@ class RunReport(L.Callback):
             "baseline": {name: ref.value for name, ref in self._references["baseline"].items()},
             "excess": {name: metrics[name] - value for name, value in optimum.items()},
             "rivals": _rivals((datamodule, pl_module), metrics),
+            "larger_is_better": sorted(self.larger_is_better & metrics.keys()),
             "series": getattr(pl_module, "scores_by_series", {}),
             "num_parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
             "optimizer_steps": trainer.global_step,

@@ -6,6 +6,7 @@ The page is one file without scripts or links to elsewhere; it is read on a phon
 import base64
 import csv
 import html
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:70rem;padding:0 1rem;color:#222}
 .wide{overflow-x:auto}table{border-collapse:collapse}th,td{padding:.25rem .75rem;text-align:left;
 border-bottom:1px solid #ccc;vertical-align:top}td{overflow-wrap:anywhere}
-svg{width:100%;height:auto}
+.chart{width:100%;height:auto;max-height:70vh}.chart text{font-size:14px}
+.legend{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:0 1.5rem;overflow-wrap:anywhere}
+@media(max-width:40rem){.chart text{font-size:25px}}
 .side{display:grid;grid-template-columns:repeat(auto-fit,minmax(16rem,1fr));gap:1rem}
 figure{margin:0;break-inside:avoid}img{max-width:100%}
 """
@@ -164,35 +167,52 @@ def _html_table(runs: Sequence[Run], rows: _Rows) -> str:
 
 
 def _chart(name: str, lines: Sequence[Sequence[tuple[float, float]]], runs: Sequence[Run]) -> str:
-    """Curves as SVG, with the ends of both axes and a legend below."""
+    """Curves as SVG, with a few values at both axes."""
     points = [point for line in lines for point in line]
     left, right = min(x for x, _ in points), max(x for x, _ in points)
     low, high = min(y for _, y in points), max(y for _, y in points)
-    width, height = right - left or 1.0, high - low or 1.0
+    # As the figures of a run: linear, unless the values span a decade.
+    scale = math.log if low > 0 and high > 10 * low else float
+    bottom, width, height = scale(low), right - left or 1.0, scale(high) - scale(low) or 1.0
 
-    def place(x: float, y: float) -> str:
-        return f"{70 + 620 * (x - left) / width:.1f},{10 + 240 * (high - y) / height:.1f}"
-
-    parts = ['<path d="M70 10V250H690" fill="none" stroke="#555"/>']
-    for x, y, anchor, text in (
-        (64, 16, "end", f"{high:.4g}"),
-        (64, 254, "end", f"{low:.4g}"),
-        (70, 270, "start", f"{left:g}"),
-        (690, 270, "end", f"{right:g}"),
-    ):
-        parts.append(f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>')
-    for index, (run, line) in enumerate(zip(runs, lines, strict=True)):
-        style = (
-            f'stroke="{_COLOURS[index % len(_COLOURS)]}" stroke-width="2" fill="none" '
-            f'stroke-dasharray="{_DASHES[index // len(_COLOURS) % len(_DASHES)]}"'
+    def place(x: float, y: float) -> tuple[str, str]:
+        return (
+            f"{120 + 570 * (x - left) / width:.1f}",
+            f"{255 - 240 * (scale(y) - bottom) / height:.1f}",
         )
-        coordinates = " ".join(place(x, y) for x, y in line)
-        y = 292 + 20 * index
-        parts.append(f'<polyline points="{coordinates}" {style}/><path d="M70 {y}h30" {style}/>')
-        parts.append(f'<text x="108" y="{y + 5}">{html.escape(run.name)}</text>')
-    size = f'viewBox="0 0 700 {292 + 20 * len(runs)}"'
+
+    parts = ['<path d="M120 15V255H690" fill="none" stroke="#555"/>']
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        tick, value = 255 - 240 * share, bottom + height * share
+        text = f"{math.exp(value) if scale is math.log else value:.3g}"
+        parts.append(f'<path d="M120 {tick:g}H690" stroke="#ddd"/>')
+        parts.append(f'<text x="112" y="{tick + 5:g}" text-anchor="end">{text}</text>')
+    for end, anchor, text in ((120, "start", f"{left:g}"), (690, "end", f"{right:g}")):
+        parts.append(f'<text x="{end}" y="282" text-anchor="{anchor}">{text}</text>')
+    for index, line in enumerate(lines):
+        places = [place(x, y) for x, y in line]
+        coordinates = " ".join(",".join(pair) for pair in places)
+        parts.append(f'<polyline points="{coordinates}" {_stroke(index)}/>')
+        if len(places) == 1:  # no line to see
+            (x, y), colour = places[0], _COLOURS[index % len(_COLOURS)]
+            parts.append(f'<circle cx="{x}" cy="{y}" r="5" fill="{colour}"/>')
     label = f'role="img" aria-label="{html.escape(name)} of {len(runs)} runs"'
-    return f'<svg {size} {label} font-size="14">{"".join(parts)}</svg>'
+    return f'<svg class=chart viewBox="0 0 700 290" {label}>{"".join(parts)}</svg>{_legend(runs)}'
+
+
+def _stroke(index: int) -> str:
+    dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
+    colour = _COLOURS[index % len(_COLOURS)]
+    return f'stroke="{colour}" stroke-width="3" fill="none" stroke-dasharray="{dashes}"'
+
+
+def _legend(runs: Sequence[Run]) -> str:
+    items = (
+        f'<li><svg width="40" height="8" aria-hidden="true"><path d="M0 4h40" {_stroke(index)}/>'
+        f"</svg> {html.escape(run.name)}</li>"
+        for index, run in enumerate(runs)
+    )
+    return f"<ul class=legend>{''.join(items)}</ul>"
 
 
 def _figures(runs: Sequence[Run]) -> Iterator[str]:

@@ -50,6 +50,11 @@ class Run:
         return None if value is None else float(value)
 
     @property
+    def larger(self) -> bool:
+        """Whether the metric that counts is better the larger it is."""
+        return self.metric in self.results.get("larger_is_better", [])
+
+    @property
     def compared(self) -> str:
         """The score against the optimum, else the best rival, else the baseline."""
         if self.score is None or self.metric is None:
@@ -58,7 +63,7 @@ class Run:
             known = self.results.get(kind, {}).get(self.metric)
             if isinstance(known, dict):
                 numbers = [value for value in known.values() if value is not None]
-                known = min(numbers, key=lambda value: abs(self.score - value), default=None)
+                known = (max if self.larger else min)(numbers, default=None)
             if known is not None:
                 return f"{self.score - known:+.4g} {kind.removesuffix('s')}"
         return ""
@@ -131,9 +136,14 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; --help lists the options")
 
 
+def _cost(run: Run) -> float:
+    """The smaller, the better."""
+    return (-1 if run.larger else 1) * (run.score or 0.0)
+
+
 _ORDERS = {
     "date": lambda run: -run.when,
-    "score": lambda run: (run.metric or "", run.score is None, run.score or 0.0),
+    "score": lambda run: (run.metric or "", run.score is None, _cost(run)),
     "seconds": lambda run: run.results.get("train_seconds", 0.0),
     "experiment": lambda run: (run.folder.parent.name, -run.when),
 }
