@@ -117,6 +117,10 @@ class BayesianMLP(nn.Module):
 
     Shape:
         Input ``(B, D)``, output ``(S, B, K)``.
+
+    Example:
+        >>> BayesianMLP(4, [32], 3)(torch.zeros(8, 4), num_draws=5).shape
+        torch.Size([5, 8, 3])
     """
 
     def __init__(

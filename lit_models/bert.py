@@ -104,6 +104,11 @@ class BERT(nn.Module):
 
     Shape:
         Tokens, segments and mask ``(B, T)`` to hidden states ``(B, T, D)``.
+
+    Example:
+        >>> config = EncoderConfig(vocab_size=9, context_length=8, d_model=16)
+        >>> BERT(config)(torch.zeros(2, 5, dtype=torch.long)).shape
+        torch.Size([2, 5, 16])
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -179,7 +184,14 @@ class MaskedHead(nn.Module):
 
 
 class BERTForPreTraining(nn.Module):
-    """Encoder with the heads of the two pre-training tasks; arguments as for :class:`LitBERT`."""
+    """Encoder with the heads of the two pre-training tasks; arguments as for :class:`LitBERT`.
+
+    Example:
+        >>> encoder = BERT(EncoderConfig(vocab_size=9, context_length=8, d_model=16))
+        >>> words, is_next = BERTForPreTraining(encoder)(torch.zeros(2, 5, dtype=torch.long))
+        >>> words.shape, is_next.shape
+        (torch.Size([2, 5, 9]), torch.Size([2, 2]))
+    """
 
     def __init__(self, encoder: BERT, next_sentence: bool = True, init_std: float = 0.02) -> None:
         super().__init__()

@@ -47,6 +47,10 @@ class Ensemble(nn.Module):
 
     Shape:
         Input ``(B, D)``, output ``(S, B, K)``.
+
+    Example:
+        >>> Ensemble(5, 4, [32], 3)(torch.zeros(8, 4)).shape
+        torch.Size([5, 8, 3])
     """
 
     def __init__(

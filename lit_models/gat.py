@@ -72,6 +72,11 @@ class GAT(nn.Module):
 
     Shape:
         Input ``(N, F)``, dense or sparse, and edges ``(2, E)``; output ``(N, out_features)``.
+
+    Example:
+        >>> edges = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> GAT(in_features=4, hidden_size=8, out_features=2)(torch.zeros(3, 4), edges)[0].shape
+        torch.Size([3, 2])
     """
 
     def __init__(

@@ -100,18 +100,15 @@ class Block(nn.Module):
         """Next hidden states; ``mask`` replaces the causal one where it is given."""
         if self.norm_first:
             x = x + self._attend(self.norm1(x), mask, cache)
-            return x + self._transform(self.norm2(x))
-        x = self.norm1(x + self._attend(x, mask, cache))
-        out: Tensor = self.norm2(x + self._transform(x))
-        return out
+            x = x + self.dropout(self.feed_forward(self.norm2(x)))
+        else:
+            x = self.norm1(x + self._attend(x, mask, cache))
+            x = self.norm2(x + self.dropout(self.feed_forward(x)))
+        return x
 
     def _attend(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
         causal = mask is None and (cache is None or x.shape[1] > 1)
         out: Tensor = self.dropout(self.attention(x, mask=mask, is_causal=causal, cache=cache))
-        return out
-
-    def _transform(self, x: Tensor) -> Tensor:
-        out: Tensor = self.dropout(self.feed_forward(x))
         return out
 
 
@@ -190,6 +187,11 @@ class GPT(Decoder):
 
     Shape:
         Tokens ``(B, T)`` to logits ``(B, T, V)``.
+
+    Example:
+        >>> config = DecoderConfig(context_length=8, d_model=16)
+        >>> GPT(9, config)(torch.zeros(2, 5, dtype=torch.long)).shape
+        torch.Size([2, 5, 9])
     """
 
     def __init__(self, vocab_size: int, config: DecoderConfig) -> None:

@@ -82,10 +82,7 @@ class States(NamedTuple):
 class GraphNetworkBlock(nn.Module):
     """Updates edges, then nodes, then the global state.
 
-    Args:
-        size: Width W of all states.
-        aggr: Aggregation of a node's incoming edges.
-        global_aggr: Aggregation of a graph's edges and of its nodes.
+    Arguments as for :class:`LitGraphNetwork`; ``size`` is the width W of all states.
     """
 
     def __init__(self, size: int, aggr: Aggregation, global_aggr: Aggregation) -> None:
@@ -154,6 +151,12 @@ class GraphNetwork(nn.Module):
 
     Shape:
         A batch to ``(N, K)``, ``(E, K)`` or ``(G, K)``, by level, and the states.
+
+    Example:
+        >>> x, edges, y = torch.zeros(3, 4), torch.tensor([[0, 1], [1, 2]]), torch.zeros(3, 1)
+        >>> batch = GraphBatch(x, edges, None, y, torch.ones(3).bool())
+        >>> GraphNetwork(4, 0, 8, out_features=1, level="edge")(batch)[0].shape
+        torch.Size([2, 1])
     """
 
     def __init__(

@@ -54,6 +54,10 @@ class MCDropoutMLP(nn.Module):
 
     Shape:
         Input ``(B, D)``, output ``(B, K)``.
+
+    Example:
+        >>> MCDropoutMLP(4, [32], 3)(torch.zeros(8, 4)).shape
+        torch.Size([8, 3])
     """
 
     rates: Tensor

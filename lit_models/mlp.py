@@ -38,13 +38,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 class MLP(nn.Sequential):
     """Affine layers, each but the last followed by norm, non-linearity and dropout.
 
-    Args:
-        in_features: Size D of each input.
-        hidden_sizes: Width of each hidden layer.
-        out_features: Size K of each output.
-        activation: Non-linearity.
-        batch_norm: Whether to normalise before the non-linearity.
-        dropout: Probability of dropping a hidden unit; 0 leaves the layer out.
+    Arguments as for :class:`LitMLPClassifier`; ``out_features`` counts the outputs.
 
     Raises:
         ValueError: If a width is not positive or the dropout is not in [0, 1).

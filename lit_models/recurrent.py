@@ -46,19 +46,18 @@ _CELLS: dict[str, type[nn.RNN | nn.LSTM | nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.
 class RecurrentEncoder(nn.Module):
     """Reads a window step by step.
 
-    Args:
-        in_features: Number D of input series.
-        hidden_size: Width of the state; of both directions together where there are two.
-        cell: Kind of cell.
-        num_layers: Number of stacked cells.
-        bidirectional: Whether a second cell reads the window backwards.
-        dropout: Probability of dropping a state between two layers.
+    Arguments as for :class:`LitRecurrentForecaster`.
 
     Raises:
         ValueError: If a bidirectional width is odd.
 
     Shape:
         Input ``(B, T, D)``, output states ``(B, T, W)`` and summary ``(B, W)``.
+
+    Example:
+        >>> states, summary = RecurrentEncoder(3, 8, "gru")(torch.zeros(2, 5, 3))
+        >>> states.shape, summary.shape
+        (torch.Size([2, 5, 8]), torch.Size([2, 8]))
     """
 
     def __init__(
@@ -119,15 +118,15 @@ class RecurrentEncoder(nn.Module):
 class RecurrentForecaster(nn.Module):
     """Encoder, optional attention, and a head that forecasts all steps at once.
 
-    Args:
-        encoder: Reads the window.
-        hidden_size: Width W of the encoder's summary.
-        num_outputs: Number of steps the head forecasts.
-        attention: Whether the head also sees an attention context.
-        dropout: Probability of dropping a unit before the head.
+    Arguments as for :class:`LitRecurrentForecaster`; ``num_outputs`` counts the steps.
 
     Shape:
         Input ``(B, T, D)``, output ``(B, num_outputs)`` and attention weights ``(B, T)`` or None.
+
+    Example:
+        >>> net = RecurrentForecaster(RecurrentEncoder(3, 8), 8, num_outputs=4)
+        >>> net(torch.zeros(2, 5, 3))[0].shape
+        torch.Size([2, 4])
     """
 
     def __init__(

@@ -196,7 +196,15 @@ class Decoder(nn.Module):
 
 
 class Seq2Seq(nn.Module):
-    """Encoder and decoder."""
+    """Encoder and decoder.
+
+    Example:
+        >>> net = Seq2Seq(Encoder(7, 4, 8, "gru"), Decoder(9, 4, 8, "gru", attention="luong"))
+        >>> src, tgt = (torch.zeros(2, length, dtype=torch.long) for length in (6, 5))
+        >>> logits, weights = net(src, torch.ones_like(src).bool(), tgt)
+        >>> logits.shape, weights.shape
+        (torch.Size([2, 5, 9]), torch.Size([2, 5, 6]))
+    """
 
     def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()

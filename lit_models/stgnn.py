@@ -53,22 +53,17 @@ _MAX_WINDOWS = 4096  # so many, evenly spaced, tell a linear map
 class SpatioTemporalForecaster(nn.Module):
     """Encoder, linear skip and head, for all steps at once or one after the other.
 
-    Args:
-        in_features: Number F of node features.
-        window: Length T of the window.
-        num_outputs: Steps the head forecasts at once.
-        hidden_size: Width W of a node's state.
-        temporal: Whether a recurrent cell or convolutions read the window.
-        num_layers: Number of cells or blocks.
-        num_hops: Largest power of the adjacency in a graph convolution.
-        kernel_size: Steps that a temporal convolution sees.
-        dropout: Probability of dropping a unit before the head.
-        residual: Whether forecasts are distances from the last observed value.
-        linear_skip: Whether to add a graph convolution of the window itself.
-        skip_hops: Largest power of the adjacency in that convolution.
+    Arguments as for :class:`LitSTGNN`; ``num_outputs`` counts the steps the head forecasts at once.
 
     Shape:
         Window ``(N, B, T, F)`` to ``(N, B, H)``.
+
+    Example:
+        >>> edges = torch.tensor([[0, 1, 2], [1, 2, 0]])
+        >>> adjacency = AdjacencyCache()(edges, None, 3, torch.float32)
+        >>> net = SpatioTemporalForecaster(1, 4, 2, 8, "gru", 1, 1, 3, 0.0, False, True, 1)
+        >>> net(torch.zeros(3, 5, 4, 1), adjacency).shape
+        torch.Size([3, 5, 2])
     """
 
     def __init__(
@@ -220,7 +215,6 @@ class LitSTGNN(LitModule):
             linear_skip,
             skip_hops,
         )
-
         self.autoregression: NodeAutoregression | None = None
         if autoregression:
             self.autoregression = NodeAutoregression(num_nodes, window, horizon)

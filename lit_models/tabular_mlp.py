@@ -55,15 +55,7 @@ _CODE_SCALE = 0.3
 class TabularMLP(nn.Module):
     """The network.
 
-    Args:
-        column_widths: 1 for each number, the number of levels for each category, in the order of
-            the columns.
-        num_outputs: Number K of outputs.
-        hidden_sizes: Width of each hidden layer.
-        num_members: Number M of members.
-        num_bins: Number T of bins of each number.
-        embedding_dim: Size E of the vectors of numbers and of large categories.
-        dropout: Probability of dropping a hidden unit, the same ones in all members.
+    Arguments as for :class:`LitTabularMLP`; a dropped unit is dropped in all members.
 
     Shape:
         Input ``(B, D)``: standardised columns and the indicators as they are, both; output

@@ -42,6 +42,11 @@ class BERTClassifier(nn.Module):
 
     Shape:
         Tokens, segments and mask ``(B, T)`` to logits ``(B, K)``.
+
+    Example:
+        >>> encoder = BERT(EncoderConfig(vocab_size=9, context_length=8, d_model=16))
+        >>> BERTClassifier(encoder, num_classes=3)(torch.zeros(2, 5, dtype=torch.long)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(
@@ -69,6 +74,11 @@ class GPTClassifier(nn.Module):
 
     Shape:
         Tokens and mask ``(B, T)`` to class logits ``(B, K)`` and hidden states ``(B, T, D)``.
+
+    Example:
+        >>> gpt = GPT(9, DecoderConfig(context_length=8, d_model=16))
+        >>> GPTClassifier(gpt, num_classes=3)(torch.zeros(2, 5, dtype=torch.long))[0].shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, gpt: GPT, num_classes: int, dropout: float = 0.0) -> None:

@@ -147,7 +147,14 @@ class DecoderLayer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Encoder, decoder, embeddings and output projection; arguments as for `LitTransformer`."""
+    """Encoder, decoder, embeddings and output projection; arguments as for `LitTransformer`.
+
+    Example:
+        >>> net = Transformer(7, 9, 10, 16, 4, 1, 1, 32)
+        >>> src, tgt = (torch.zeros(2, length, dtype=torch.long) for length in (6, 5))
+        >>> net(src, torch.ones_like(src).bool(), tgt)[0].shape
+        torch.Size([2, 5, 9])
+    """
 
     def __init__(
         self,

@@ -5,6 +5,11 @@ import importlib
 from pathlib import Path
 
 import pytest
+from lightning import LightningModule
+from torch import nn
+from torchmetrics import Metric
+
+import lit_models
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("lit_models", "datamodules", "callbacks")
@@ -26,5 +31,16 @@ def test_examples(name, tmp_path, monkeypatch):
 
 
 def test_there_are_examples_of_plain_modules_data_and_predictions():
-    wanted = {"lit_models.mlp", "lit_models.layers.ddpm", "datamodules.own.arrays"}
-    assert {*wanted, "lit_models.command.library"} <= set(MODULES)
+    """Every module that is public beside the models shows its shapes."""
+    public = (getattr(lit_models, name) for name in lit_models.__all__)
+    plain = [
+        kind
+        for kind in public
+        if isinstance(kind, type)
+        and issubclass(kind, nn.Module)
+        and not issubclass(kind, LightningModule | Metric)
+    ]
+    assert len(plain) > 20
+    assert not [kind.__name__ for kind in plain if ">>> " not in (kind.__doc__ or "")]
+    wanted = {"lit_models.layers.ddpm", "datamodules.own.arrays", "lit_models.command.library"}
+    assert wanted <= set(MODULES)

@@ -19,6 +19,11 @@ class ResidualMLP(nn.Module):
 
     Shape:
         Input ``(B, ...)`` and embedding ``(B, W)`` or ``(1, W)``, output as the input.
+
+    Example:
+        >>> import torch
+        >>> ResidualMLP(2, 16, num_blocks=1)(torch.zeros(8, 2), torch.zeros(1, 16)).shape
+        torch.Size([8, 2])
     """
 
     def __init__(self, num_features: int, hidden_size: int, num_blocks: int) -> None:
