@@ -9,6 +9,7 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.files.notes import say
+from datamodules.files.table_encoding import Encoding, codes_of, decide, numbers_of
 from datamodules.files.tables import Column, Table, read_table
 
 Array = np.ndarray[Any, Any]
@@ -120,15 +121,13 @@ def column_plan(table: Table, names: Sequence[str]) -> Plan:
     Returns:
         Plain data, for :func:`encode` and for a checkpoint.
     """
-    plan: Plan = []
-    for name in names:
-        column = table[name]
-        column.check_complete()
-        if column.kind() == "number":
-            plan.append({"name": name, "kind": "number"})
-        else:
-            plan.append({"name": name, "kind": "category", "levels": sorted(column.counts)})
-    return plan
+    every = np.arange(len(table))
+    return [_decided(table[name], every).plain() for name in names]
+
+
+def _decided(column: Column, rows: Array) -> Encoding:
+    column.check_complete()
+    return decide(column, rows, "error", categorical=column.kind() != "number")
 
 
 def encode(table: Table, plan: Plan) -> Array:
@@ -140,27 +139,25 @@ def encode(table: Table, plan: Plan) -> Array:
     Raises:
         InputError: If a column is missing, or a number is none.
     """
-    table.require([entry["name"] for entry in plan])
+    encodings = [Encoding(**entry) for entry in plan]
+    table.require([encoding.name for encoding in encodings])
     parts = [np.empty((len(table), 0))]
-    for entry in plan:
-        column = table[entry["name"]]
-        if entry["kind"] == "number":
-            parts.append(column.numbers(complete=True)[:, None])
-            continue
-        column.check_complete()
-        levels = np.array(entry["levels"], dtype=object)
-        cells = column.text()
-        new = sorted(set(cells) - set(entry["levels"]))
-        if new:
-            name = entry["name"]
-            say(f"{table.where}: {name!r} has new values ({new[0]!r}); read as no known one")
-        parts.append((cells[:, None] == levels).astype(np.float64))
+    for encoding in encodings:
+        column = table[encoding.name]
+        if encoding.kind == "number":
+            parts.append(numbers_of(column, encoding, "error")[0])
+        else:
+            parts.append(_indicators(column, encoding))
     return np.concatenate(parts, axis=1)
 
 
-def plan_width(plan: Plan) -> int:
-    """Number of features of a plan."""
-    return sum(1 if entry["kind"] == "number" else len(entry["levels"]) for entry in plan)
+def _indicators(column: Column, encoding: Encoding) -> Array:
+    column.check_complete()
+    codes = codes_of(column, encoding, check=False)
+    new = sorted(set(column.text()[codes < 0]))
+    if new:
+        say(f"{column.where}: {column.name!r} has new values ({new[0]!r}); read as no known one")
+    return np.equal(codes[:, None], np.arange(encoding.num_levels)).astype(np.float64)
 
 
 def read_edges(

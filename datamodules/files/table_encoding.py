@@ -150,11 +150,17 @@ def numbers_of(column: Column, encoding: Encoding, missing: Missing) -> tuple[Ar
     return np.stack(parts, axis=1), int(gone.sum())
 
 
-def codes_of(column: Column, encoding: Encoding) -> Array:
+def codes_of(column: Column, encoding: Encoding, check: bool = True) -> Array:
     """Code of each category, ``(rows,)`` int64; equal numbers are one category however written.
 
+    Args:
+        column: The column.
+        encoding: How it enters.
+        check: Whether a category that no training row has is an error where no code stands for it;
+            else its code is -1.
+
     Raises:
-        InputError: Naming a category that no training row has, where none may be unknown.
+        InputError: Naming a category that no training row has.
     """
     code = {level: number for number, level in enumerate(encoding.levels)}
     by_value: dict[float, int] = {}
@@ -171,7 +177,7 @@ def codes_of(column: Column, encoding: Encoding) -> Array:
         if cell == "0" or number_of(cell) == 0:
             known[cell] = code.get(cell, by_value.get(0.0, other))
     unknown = [cell for cell, number in known.items() if number < 0]
-    if unknown:
+    if unknown and check:
         row = int(column.where_cell(lambda cell: cell == unknown[0])[0])
         if unknown[0] == "":
             column.check_complete()

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from torch_geometric.data import Data
 
 from datamodules import TextFileDataModule
+from datamodules.files.graph_files import column_plan, encode
+from datamodules.files.table_encoding import Encoding
+from datamodules.files.tables import read_table
 from datamodules.own.graph_source import SavedGraphs
 from datamodules.own.graph_tables import NodeTable
 
@@ -110,3 +113,17 @@ def test_texts(text, kind):
         tokens = torch.tensor(np.asarray(data._corpus.tokens).astype(int))
         if kind == "bpe" or data.tokenizer.token_to_id("[UNK]") not in tokens.tolist():
             assert data.decode(tokens) == text
+
+
+def test_columns_of_a_graph_are_encoded_as_those_of_a_table(capsys):
+    """By the plan of a run, also of one that was written before the two were one."""
+    table = read_table(pd.DataFrame({"size": [1.5, 2.5], "kind": ["b", "a"]}))
+    plan = column_plan(table, ["size", "kind"])
+    assert [Encoding(**entry).plain() for entry in plan] == plan
+    older = [{"name": "size", "kind": "number"}, {"name": "kind", "kind": "category"}]
+    older[1]["levels"] = ["a", "b"]
+    new = read_table(pd.DataFrame({"size": [3.0, 4.0], "kind": ["a", "c"]}))
+    for known in (plan, older):
+        assert encode(table, known).tolist() == [[1.5, 0, 1], [2.5, 1, 0]]
+        assert encode(new, known).tolist() == [[3.0, 1, 0], [4.0, 0, 0]]
+    assert "'kind' has new values ('c'); read as no known one" in capsys.readouterr().err
