@@ -186,16 +186,16 @@ class LitGAT(LitGraphModel):
         if task == "regression":
             self.y_scaler = Standardize(num_classes)
         self.net = GAT(
-            in_features,
-            hidden_size,
-            num_classes,
-            num_heads,
-            num_out_heads,
-            num_layers,
-            dropout,
-            v2,
-            skip,
-            encoder_size,
+            in_features=in_features,
+            hidden_size=hidden_size,
+            out_features=num_classes,
+            num_heads=num_heads,
+            num_out_heads=num_out_heads,
+            num_layers=num_layers,
+            dropout=dropout,
+            v2=v2,
+            skip=skip,
+            encoder_size=encoder_size,
         )
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:

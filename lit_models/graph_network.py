@@ -277,16 +277,16 @@ class LitGraphNetwork(LitGraphModel):
         super().__init__(task_metrics(task, out_features, level), optimizer, lr_scheduler)
         self.task = task
         self.net = GraphNetwork(
-            in_features,
-            edge_features,
-            hidden_size,
-            out_features,
-            level,
-            num_layers,
-            aggr,
-            global_aggr,
-            shared,
-            global_state,
+            in_features=in_features,
+            edge_features=edge_features,
+            hidden_size=hidden_size,
+            out_features=out_features,
+            level=level,
+            num_layers=num_layers,
+            aggr=aggr,
+            global_aggr=global_aggr,
+            shared=shared,
+            global_state=global_state,
         )
         self.y_scaler = Standardize(out_features if task == "regression" else 1)
 

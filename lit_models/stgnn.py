@@ -202,18 +202,18 @@ class LitSTGNN(LitModule):
         self.y_scaler = Standardize(num_nodes)
         self.adjacency = AdjacencyCache(add_self_loops=False)
         self.net = SpatioTemporalForecaster(
-            in_features,
-            window,
-            1 if mode == "rolling" else horizon,
-            hidden_size,
-            temporal,
-            num_layers,
-            num_hops,
-            kernel_size,
-            dropout,
-            residual,
-            linear_skip,
-            skip_hops,
+            in_features=in_features,
+            window=window,
+            num_outputs=1 if mode == "rolling" else horizon,
+            hidden_size=hidden_size,
+            temporal=temporal,
+            num_layers=num_layers,
+            num_hops=num_hops,
+            kernel_size=kernel_size,
+            dropout=dropout,
+            residual=residual,
+            linear_skip=linear_skip,
+            skip_hops=skip_hops,
         )
         self.autoregression: NodeAutoregression | None = None
         if autoregression:

@@ -313,17 +313,17 @@ class LitTransformer(LitSequenceWriter):
         decoding = (max_length, label_smoothing, num_beams, length_penalty)
         super().__init__(*decoding, optimizer, lr_scheduler, num_best)
         self.net = Transformer(
-            src_vocab_size,
-            tgt_vocab_size,
-            max_length,
-            d_model,
-            num_heads,
-            num_encoder_layers,
-            num_decoder_layers,
-            dim_feedforward,
-            dropout,
-            norm_first,
-            tie_embeddings,
+            src_vocab_size=src_vocab_size,
+            tgt_vocab_size=tgt_vocab_size,
+            max_length=max_length,
+            d_model=d_model,
+            num_heads=num_heads,
+            num_encoder_layers=num_encoder_layers,
+            num_decoder_layers=num_decoder_layers,
+            dim_feedforward=dim_feedforward,
+            dropout=dropout,
+            norm_first=norm_first,
+            tie_embeddings=tie_embeddings,
         )
 
     def forward(self, src: Tensor, src_mask: Tensor, tgt: Tensor) -> Tensor:

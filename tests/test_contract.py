@@ -114,6 +114,20 @@ def test_an_output_depends_on_its_own_sample_alone(built):
         torch.testing.assert_close(value, outputs[1][name], rtol=1e-4, atol=1e-5)
 
 
+def test_a_classifier_says_class_probability_and_truth(built):
+    _, model, _, batch = built
+    if hasattr(model, "attention_weights"):
+        assert list(inspect.signature(model.attention_weights).parameters) == ["batch"]
+    known = model.hparams
+    of_classes = "num_classes" in known or known.get("task") == "classification"
+    if not of_classes or "sample_shape" in known:
+        return
+    with torch.no_grad():
+        columns = model.eval().predict_step(batch, 0)
+    assert {"class", "probability", "target"} <= set(columns)
+    assert torch.equal(columns["class"], columns["probability"].argmax(1))
+
+
 def test_the_same_seed_gives_the_same_loss(built):
     name, _, _, _ = built
     losses = []

@@ -118,15 +118,15 @@ class ArrayDataModule(StoredSampleDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            val_fraction,
-            test_fraction,
-            num_test_samples,
-            num_generated,
-            generated_class,
-            flip,
-            batch_size,
-            eval_batch_size,
-            seed,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            num_test_samples=num_test_samples,
+            num_generated=num_generated,
+            generated_class=generated_class,
+            flip=flip,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
         )
         self.path, self.classes_path = path, classes_path
         self.channels: Channels = channels

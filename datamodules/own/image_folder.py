@@ -50,15 +50,15 @@ class ImageFolderDataModule(StoredSampleDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            val_fraction,
-            test_fraction,
-            num_test_samples,
-            num_generated,
-            generated_class,
-            flip,
-            batch_size,
-            eval_batch_size,
-            seed,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            num_test_samples=num_test_samples,
+            num_generated=num_generated,
+            generated_class=generated_class,
+            flip=flip,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
         )
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
         if size is not None and min(size) < 1:

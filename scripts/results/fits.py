@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from datamodules.files.whole_file import whole_file
 from scripts.bars import Results, Trial
 from scripts.results.processes import failure_line
 from scripts.results.summary import Outcome, flaw, portable_command, publishable
@@ -227,6 +228,5 @@ def _duration(seconds: float) -> str:
 def write_file(path: Path, text: str) -> None:
     """Replaces a file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.part")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    with whole_file(path) as file:
+        file.write(text)
