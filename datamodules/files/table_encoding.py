@@ -13,7 +13,6 @@ from datamodules.files.tables import Column, number_of
 Array = np.ndarray[Any, Any]
 Missing = Literal["error", "fill", "drop"]
 
-OTHER, EMPTY = "<other>", "<missing>"
 _DAY = 86_400.0
 _YEAR = 365.2425 * _DAY
 _CYCLES = {"day": _DAY, "week": 7 * _DAY, "year": _YEAR}
@@ -52,11 +51,6 @@ class Encoding:
     def num_numbers(self) -> int:
         """Number of columns of numbers."""
         return 0 if self.kind == "category" else 1 + self.has_missing + 2 * len(self.cycles)
-
-    @property
-    def level_names(self) -> list[str]:
-        """Names of the codes."""
-        return self.levels + [EMPTY] * self.has_missing + [OTHER] * self.others
 
     def plain(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""

@@ -75,17 +75,16 @@ class Table:
                 have += ", ..." if len(self.columns) > 12 else ""
                 raise InputError(f"{self.where} has no column {name!r}; it has {have}")
 
-    def frame(self) -> pd.DataFrame:
-        """The exact cells as a frame of text; None where a cell is missing."""
-        columns = {}
-        for name, column in self.columns.items():
-            cells = column.text()
-            cells[cells == ""] = None
-            columns[name] = cells
-        frame = pd.DataFrame(columns, dtype=object)
-        frame.attrs["where"], frame.attrs["rows"] = self.where, self.row
-        frame.attrs["decimals"] = {n: c.decimal for n, c in self.columns.items()}
-        return frame
+    def texts(self, names: Sequence[str]) -> pd.DataFrame:
+        """Some columns as the exact text of their cells.
+
+        Raises:
+            InputError: Naming a column that is missing, or the first row that lacks a value.
+        """
+        self.require(names)
+        for name in names:
+            self[name].check_complete()
+        return pd.DataFrame({name: self[name].text() for name in names}, dtype=object)
 
 
 def read_table(source: Any, sep: str | None = None, header: Header = "auto") -> Table:

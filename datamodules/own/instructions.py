@@ -13,9 +13,9 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Split
 from datamodules.batches import TokenBatch
 from datamodules.errors import InputError
-from datamodules.files.csv_files import check_complete, read_csv, require_columns
 from datamodules.files.documents import read_json_rows
 from datamodules.files.notes import say
+from datamodules.files.tables import read_table
 from datamodules.files.tokenization import (
     END_OF_TEXT,
     TOKENIZER_KEY,
@@ -96,10 +96,7 @@ class InstructionsDataModule(TextEnds, LitDataModule[TokenBatch]):
         if Path(path).suffix == ".jsonl":
             frame = pd.DataFrame(read_json_rows(Path(path), columns), columns=list(columns))
         else:
-            frame = read_csv(path)
-            require_columns(frame, path, list(columns))
-            for column in columns:
-                check_complete(frame, path, column)
+            frame = read_table(path).texts(columns)
         if len(frame) == 0:
             raise InputError(f"{path} has no rows; give one prompt and answer per row")
         return frame[list(columns)].astype(str).reset_index(drop=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import TokenBatch
 from datamodules.errors import InputError
-from datamodules.files.csv_files import check_complete, read_csv, require_columns
 from datamodules.files.notes import say
+from datamodules.files.tables import read_table
 from datamodules.files.tokenization import (
     TOKENIZER_KEY,
     adopted_tokenizer,
@@ -85,7 +85,7 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
 
     @cached_property
     def _frame(self) -> pd.DataFrame:
-        frame = self._read(self.path, [*self._columns, self.label])
+        frame = read_table(self.path).texts([*self._columns, self.label])
         if len(frame) == 0:
             raise InputError(f"{self.path} has no rows; give one text and class per row")
         return frame
@@ -94,14 +94,6 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
     def _columns(self) -> list[str]:
         """Columns of text."""
         return [self.text, *([] if self.second is None else [self.second])]
-
-    @staticmethod
-    def _read(path: str, columns: list[str]) -> pd.DataFrame:
-        frame = read_csv(path)
-        require_columns(frame, path, columns)
-        for column in columns:
-            check_complete(frame, path, column)
-        return frame
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -115,7 +107,7 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
 
     @cached_property
     def _labels(self) -> Rows:
-        classes = self._frame[self.label].astype(str)
+        classes = self._frame[self.label]
         codes = pd.Categorical(classes, categories=self.class_names).codes
         if (codes < 0).any():
             raise InputError(
@@ -141,7 +133,7 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         if source not in ("char", "word", "bpe", "wordpiece"):
             return load_tokenizer(source)
         train = self._frame.iloc[self._rows["train"]]
-        texts = [text for column in self._columns for text in train[column].astype(str)]
+        texts = [text for column in self._columns for text in train[column]]
         return train_tokenizer(source, texts, self.max_vocab_size, SPECIAL_TOKENS, "[UNK]")
 
     @property
@@ -176,11 +168,11 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
     def _split_texts(self, split: Split) -> pd.DataFrame:
         """The texts of a split, a column each."""
         frame = self._asked if split == "predict" else self._frame.iloc[self._rows[split]]
-        return frame[self._columns].astype(str)
+        return frame[self._columns]
 
     @cached_property
     def _asked(self) -> pd.DataFrame:
-        return self._read(str(self.predict_path), self._columns)
+        return read_table(self.predict_path).texts(self._columns)
 
     def make_split(self, split: Split) -> TokenBatch:
         """Rows of one split."""
@@ -291,9 +283,9 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
         if split == "predict":
             return None
         rows = self._frame.iloc[self._rows[split]]
-        texts = rows[self.text].astype(str)
+        texts = rows[self.text]
         for name in (*self._columns[1:], self.label):
-            texts = texts + "\t" + rows[name].astype(str)
+            texts = texts + "\t" + rows[name]
         return np.asarray(pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False))
 
     def knowledge(self) -> dict[str, Any]:

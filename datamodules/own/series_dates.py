@@ -8,7 +8,6 @@ import pandas as pd
 
 from datamodules.errors import InputError
 from datamodules.files import dates as date_cells
-from datamodules.files.csv_files import check_complete
 from datamodules.files.notes import say
 from datamodules.files.tables import Column, Table
 
@@ -108,32 +107,3 @@ def _most(column: Column) -> str:
 def _utc(column: Column) -> str:
     say(f"{column.where}: {column.name!r} has several offsets from UTC; the dates are read in UTC")
     return "UTC"
-
-
-def dates_of(frame: pd.DataFrame, path: str, column: str, required: bool) -> pd.Series | None:
-    """A column of ascending dates.
-
-    Raises:
-        InputError: Naming the first that is missing, no date, repeated or out of order.
-    """
-    check_complete(frame, path, column)
-    try:
-        dates = pd.to_datetime(frame[column], errors="coerce", format="mixed")
-    except ValueError as error:
-        raise InputError(
-            f"{path}: {column!r} mixes time zones; write all dates in one of them"
-        ) from error
-    wrong = np.flatnonzero(dates.isna())
-    if len(wrong):
-        if not required and len(wrong) == len(dates):
-            return None  # a first column of names, not of dates
-        cell = frame[column].iloc[wrong[0]]
-        raise InputError(f"{path}, row {wrong[0] + 2}: {column!r} is {cell!r}, not a date")
-    steps = np.flatnonzero(dates.diff().dt.total_seconds().to_numpy()[1:] <= 0)
-    if len(steps):
-        row = steps[0] + 3
-        raise InputError(
-            f"{path}, row {row}: {column!r} {dates.iloc[steps[0] + 1]} does not follow "
-            f"{dates.iloc[steps[0]]}; sort the rows by date and drop repeated ones"
-        )
-    return dates

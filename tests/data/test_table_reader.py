@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from datamodules import InputError
 from datamodules.files import notes
-from datamodules.files.csv_files import is_numeric, numeric_column, read_csv, text_column
 from datamodules.files.tables import number_of, read_table
 
 
@@ -59,11 +58,9 @@ def test_no_reader_alters_a_cell(tmp_path_factory, rows, separator, encoding):
     path = tmp_path_factory.mktemp("odd") / "odd.csv"
     path.write_bytes(text.getvalue().encode(encoding))
     table = read_table(path, sep=separator)
-    frame = read_csv(path) if separator == "," else table.frame()
     for index, name in enumerate(names):
         cells = [row[index] for row in rows]
         assert list(table[name].text()) == cells
-        assert [cell or "" for cell in frame[name]] == cells
         np.testing.assert_array_equal(table[name].missing, [cell == "" for cell in cells])
         if table[name].is_numeric and table[name].decimal == ".":
             numbers = np.array([float(cell) if cell else np.nan for cell in cells])
@@ -286,14 +283,16 @@ def test_parquet_holds_the_same(tmp_path):
     np.testing.assert_array_equal(table["b"].numbers(), frame["b"])
 
 
-def test_frames_of_text_keep_the_old_names(tmp_path):
+def test_columns_of_text_are_exact_and_complete(tmp_path):
     path = tmp_path / "nodes.csv"
-    path.write_text("id,x,y\n007,1.50,01\n7,2,02\n")
-    frame = read_csv(path)
-    assert list(text_column(frame, path, "id")) == ["007", "7"]
-    assert list(frame["y"]) == ["01", "02"]
-    assert [is_numeric(frame, name) for name in frame] == [False, True, False]
-    np.testing.assert_array_equal(numeric_column(frame, path, "x"), [1.5, 2])
+    path.write_text("id,x,y\n007,1.50,01\n7,,02\n")
+    table = read_table(path)
+    texts = table.texts(["id", "y"])
+    assert (list(texts["id"]), list(texts["y"])) == (["007", "7"], ["01", "02"])
+    with pytest.raises(InputError, match="row 3: no value in column 'x'"):
+        table.texts(["id", "x"])
+    with pytest.raises(InputError, match="'z'"):
+        table.texts(["z"])
 
 
 @pytest.mark.parametrize(
