@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forked import TWO, command
 
 from lit_models.__main__ import main
 
@@ -17,11 +18,11 @@ ROOT = Path(__file__).parent
 CONFIG = str(ROOT / "tiny.yaml")
 
 
-def command(tmp_path: Path, *args: str, launcher: tuple[str, ...] = ("-m",)) -> str:
-    """Runs the command in a process of its own; returns what it printed."""
+def launched(tmp_path: Path, *args: str) -> str:
+    """What a fresh interpreter prints, which starts the further processes itself."""
     path = os.pathsep.join([str(ROOT.parent), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, *launcher, "lit_models", *args, "--runs_dir", str(tmp_path)],
+        [sys.executable, "-m", "lit_models", *args, "--runs_dir", str(tmp_path)],
         env={**os.environ, "PYTHONPATH": path},
         cwd=tmp_path,
         capture_output=True,
@@ -42,9 +43,11 @@ def outcome(folder: Path) -> tuple[dict, dict]:
 def test_two_processes_equal_one(tmp_path, drop_last):
     same = ["fit", "--config", CONFIG, "--trainer.precision", "64-true"]
     same += ["--data.drop_last", drop_last, "--trainer.max_epochs", "3"]
-    two = ["--config", "ddp", "--trainer.devices", "2"]
     command(tmp_path, *same, "--run_id", "one")
-    printed = command(tmp_path, *same, *two, "--run_id", "two")
+    if drop_last == "true":
+        printed = launched(tmp_path, *same, *TWO, "--run_id", "two")
+    else:
+        printed = command(tmp_path, *same, *TWO, "--run_id", "two", ranks=2)
     assert printed.count("test/mse") == 3  # one table: a row and two notes
     results, weights = zip(
         *(outcome(tmp_path / "tiny" / name) for name in ("one", "two")), strict=True
@@ -66,12 +69,12 @@ def test_two_processes_train_and_sample_as_one(tmp_path):
     """Every row has its noise, whatever the rank it is on."""
     same = [*DDPM, "--trainer.precision", "64-true", "--model.time_sampling", "importance"]
     runs = []
-    for name, ranks in (("one", []), ("two", ["--config", "ddp", "--trainer.devices", "2"])):
-        options = [*same, "--trainer.max_epochs", "3", "--config", "cpu", *ranks]
-        command(tmp_path, "fit", *options, "--run_id", name)
+    for name, ranks, two in (("one", 1, ()), ("two", 2, TWO)):
+        options = [*same, "--trainer.max_epochs", "3", "--config", "cpu", *two]
+        command(tmp_path, "fit", *options, "--run_id", name, ranks=ranks)
         path = tmp_path / "ddpm" / name
         checkpoint = str(path / "checkpoints" / "last.ckpt")
-        command(tmp_path, "predict", *options, "--ckpt_path", checkpoint)
+        command(tmp_path, "predict", *options, "--ckpt_path", checkpoint, ranks=ranks)
         runs.append((*outcome(path), np.load(path / "samples.npy")))
     for name, value in runs[0][1].items():
         torch.testing.assert_close(value, runs[1][1][name], rtol=0, atol=1e-12)
@@ -95,7 +98,7 @@ def test_two_processes_equal_one_on_an_experiment(tmp_path, name):
     same = ["fit", "--config", name, *_EXPERIMENTS[name], "--trainer.precision", "64-true"]
     same += ["--trainer.max_epochs", "3", "--trainer.enable_progress_bar", "false"]
     command(tmp_path, *same, "--config", "cpu", "--run_id", "one")
-    command(tmp_path, *same, "--config", "ddp", "--trainer.devices", "2", "--run_id", "two")
+    command(tmp_path, *same, *TWO, "--run_id", "two", ranks=2)
     results, weights = zip(*(outcome(tmp_path / name / run) for run in ("one", "two")), strict=True)
     for key, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][key], rtol=0, atol=1e-7)
@@ -108,8 +111,8 @@ def test_predictions_are_whole_and_ordered(tmp_path):
     predict = ["predict", "--config", CONFIG, "--ckpt_path", "best"]
     predictions = tmp_path / "tiny" / "run" / "predictions.csv"
     tables = []
-    for ranks in ([], ["--config", "ddp", "--trainer.devices", "2"]):
-        command(tmp_path, *predict, *ranks)
+    for ranks, options in enumerate(([], TWO), start=1):
+        command(tmp_path, *predict, *options, ranks=ranks)
         tables.append(pd.read_csv(predictions))
         predictions.unlink()
     assert len(tables[0]) == 53
@@ -131,9 +134,8 @@ GRAPHS = {
 def test_two_processes_share_graphs(tmp_path, name):
     same = ["--config", "gcn", "--config", "cpu", *GRAPHS[name], "--runs_dir", str(tmp_path)]
     same += ["--trainer.precision", "64-true", "--trainer.enable_progress_bar", "false"]
-    two = ["--config", "ddp", "--trainer.devices", "2"]
     assert main(["fit", *same, "--trainer.max_epochs", "3", "--run_id", "one"]) == 0
-    command(tmp_path, "fit", *same, "--trainer.max_epochs", "3", *two, "--run_id", "two")
+    command(tmp_path, "fit", *same, "--trainer.max_epochs", "3", *TWO, "--run_id", "two", ranks=2)
     folders = [tmp_path / "gcn" / run for run in ("one", "two")]
     results, weights = zip(*map(outcome, folders), strict=True)
     for key, value in weights[0].items():
@@ -143,5 +145,5 @@ def test_two_processes_share_graphs(tmp_path, name):
     best = str(folders[0] / "checkpoints" / "best.ckpt")
     assert main(["predict", *same, "--ckpt_path", best]) == 0
     one = pd.read_csv(folders[0] / "predictions.csv")
-    command(tmp_path, "predict", *same, *two, "--ckpt_path", best)
+    command(tmp_path, "predict", *same, *TWO, "--ckpt_path", best, ranks=2)
     pd.testing.assert_frame_equal(one, pd.read_csv(folders[0] / "predictions.csv"), rtol=1e-6)

@@ -1,14 +1,11 @@
 """Every experiment on two CPU processes, sharded or not, gives the weights of one process."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from forked import command
 from test_distributed import outcome
 
 from lit_models.__main__ import main
@@ -76,24 +73,13 @@ def test_no_experiment_is_left_out():
 
 @pytest.fixture(scope="module")
 def on_two_ranks(tmp_path_factory, request):
-    """Folder of the runs of two ranks; one pair of processes fits the chosen experiments."""
+    """Folder of the runs of two ranks; it fits the chosen experiments."""
     folder = tmp_path_factory.mktemp("runs")
     chosen = [item.callspec.params["name"] for item in request.session.items if _is_here(item)]
-    lines = [
-        [*fit(name, folder, strategy), *overlay, "--trainer.devices=2"]
-        for name in dict.fromkeys(chosen)
-        for strategy, overlay in _TWO.items()
-    ]
-    (folder / "lines.json").write_text(json.dumps(lines))
-    root = Path(__file__).parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", str(root / "several_fits.py"), str(folder / "lines.json")]
-    environment = {k: v for k, v in os.environ.items() if k != "LIT_MODELS_RUN_DIR"}
-    environment["PYTHONPATH"] = f"{root.parent}{os.pathsep}{root}"
-    done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    for name in dict.fromkeys(chosen):
+        for strategy, overlay in _TWO.items():
+            line = [*fit(name, folder, strategy), *overlay, "--trainer.devices=2"]
+            command(folder, *line, ranks=2)
     return folder
 
 

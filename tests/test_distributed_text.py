@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 import torch
-from test_distributed import command, outcome
+from forked import TWO, command
+from test_distributed import outcome
 
 # Sizes that do not divide; dropout off, whose masks belong to a rank.
 SMALL = ["--config", "cpu", "--trainer.precision", "64-true", "--trainer.max_epochs", "2"]
@@ -19,9 +20,8 @@ EXPERIMENTS = {
 def test_two_processes_equal_one(tmp_path, name):
     same = ["fit", "--config", name, *SMALL, *EXPERIMENTS[name]]
     same += ["--model.dropout", "0"]
-    two = ["--config", "ddp", "--trainer.devices", "2"]
     command(tmp_path, *same, "--run_id", "one")
-    command(tmp_path, *same, *two, "--run_id", "two")
+    command(tmp_path, *same, *TWO, "--run_id", "two", ranks=2)
     results, weights = zip(*(outcome(tmp_path / name / run) for run in ("one", "two")), strict=True)
     for key, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][key], rtol=0, atol=1e-11)

@@ -12,7 +12,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from test_distributed import command, outcome
+from forked import TWO, command
+from test_distributed import outcome
 
 from lit_models.__main__ import main
 from lit_models.command.run_folder import RUN_DIR_VARIABLE, new_run_id
@@ -20,7 +21,6 @@ from lit_models.command.run_folder import RUN_DIR_VARIABLE, new_run_id
 ROOT = Path(__file__).parent
 CONFIG = str(ROOT / "tiny.yaml")
 SAME = ["--config", CONFIG, "--trainer.precision", "64-true", "--trainer.max_epochs", "3"]
-TWO = ["--config", "ddp", "--trainer.devices", "2"]
 
 
 class Pause(L.Callback):
@@ -100,7 +100,7 @@ def test_resume_on_another_number_of_ranks(tmp_path, alone, before, after):
         devices = [] if ranks else ["--trainer.strategy", "auto", "--trainer.devices", "1"]
         argv = [*same, *part, *steps, *devices]
         if ranks:
-            command(tmp_path, *argv)
+            command(tmp_path, *argv, ranks=2)
         else:
             assert main(argv) == 0
     assert_equal(alone, outcome(tmp_path / "tiny" / "part"))

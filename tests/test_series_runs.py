@@ -1,9 +1,6 @@
 """Runs on a user's series: resumed, on two processes, exported, predicted; heads, joint targets."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -11,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forked import command
 from test_distributed import outcome
 
 from datamodules import CSVSeriesDataModule
@@ -103,17 +101,7 @@ def test_two_processes_equal_one(tmp_path, path, kind):
     same = ("--trainer.max_steps", "6", "--model.dropout", "0")
     assert main(fit(kind, path, tmp_path, "one", *same)) == 0
     two = (*same, "--config", "ddp", "--trainer.devices", "2")
-    lines = [fit(kind, path, tmp_path, "two", *two)]
-    (tmp_path / "lines.json").write_text(json.dumps(lines))
-    root = Path(__file__).parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", str(root / "several_fits.py"), str(tmp_path / "lines.json")]
-    environment = {k: v for k, v in os.environ.items() if k != "LIT_MODELS_RUN_DIR"}
-    environment["PYTHONPATH"] = f"{root.parent}{os.pathsep}{root}"
-    done = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    command(tmp_path, *fit(kind, path, tmp_path, "two", *two), ranks=2)
     results, weights = zip(
         *(outcome(tmp_path / kind / run_id) for run_id in ("one", "two")), strict=True
     )

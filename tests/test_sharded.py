@@ -2,14 +2,12 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from forked import command
 from test_distributed import outcome
 
 from lit_models.__main__ import main
@@ -33,30 +31,16 @@ def line(folder: Path, run_id: str, *options: str, name: str = "gpt") -> list[st
     return ["fit", "--config", name, *_SMALL, _DOUBLE, *options, *paths]
 
 
+def sharded(folder: Path, line: list[str], *options: str) -> None:
+    command(folder, *line, *_SHARDED, *options, ranks=2)
+
+
 def last(folder: Path, run_id: str) -> str:
     return str(folder / "gpt" / run_id / "checkpoints" / "last.ckpt")
 
 
 def predictions(folder: Path) -> Path:
     return folder / "tiny" / "run" / "predictions.csv"
-
-
-def on_two_processes(folder: Path, lines: list[list[str]]) -> None:
-    path = folder / "lines.json"
-    path.write_text(json.dumps(lines))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {k: v for k, v in os.environ.items() if k != "LIT_MODELS_RUN_DIR"}
-    environment["PYTHONPATH"] = f"{ROOT.parent}{os.pathsep}{ROOT}"
-    done = subprocess.run(
-        [*command, str(ROOT / "several_fits.py"), str(path)],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +50,21 @@ def runs(tmp_path_factory):
     for name in ("gpt", "bert"):
         assert main(line(folder, "one", *_WINDOWS, name=name)) == 0
     assert main(line(folder, "one-two", *_WINDOWS, *_STOP)) == 0
-    lines = [line(folder, "two", *_WINDOWS, *_SHARDED, name=name) for name in ("gpt", "bert")]
-    lines.append(line(folder, "two-one", *_WINDOWS, *_SHARDED, *_STOP))
-    resumed = [*_GO_ON, last(folder, "one-two")]
-    lines.append(line(folder, "one-two", *_WINDOWS, *_SHARDED, *resumed))
-    parts = [*_WINDOWS, *_SHARDED, *_PARTS]
-    lines.append(line(folder, "parts", *parts, *_STOP))
-    lines.append(line(folder, "parts", *parts, *_GO_ON, last(folder, "parts")))
+    for name in ("gpt", "bert"):
+        sharded(folder, line(folder, "two", *_WINDOWS, name=name))
+    sharded(folder, line(folder, "two-one", *_WINDOWS, *_STOP))
+    sharded(folder, line(folder, "one-two", *_WINDOWS, *_GO_ON, last(folder, "one-two")))
+    sharded(folder, line(folder, "parts", *_WINDOWS, *_STOP), *_PARTS)
+    sharded(folder, line(folder, "parts", *_WINDOWS, *_GO_ON, last(folder, "parts")), *_PARTS)
     for precision in ("bf16-mixed", "bf16-true"):
-        options = [*_SHARDED, f"--trainer.precision={precision}", "--trainer.plugins=null"]
-        lines.append(line(folder, precision, *options))
+        options = [f"--trainer.precision={precision}", "--trainer.plugins=null"]
+        sharded(folder, line(folder, precision, *options))
     tiny = ["--config", str(ROOT / "tiny.yaml"), "--runs_dir", str(folder)]
     assert main(["fit", *tiny, "--run_id", "run"]) == 0
     predict = ["predict", *tiny, "--ckpt_path", "best"]
     assert main(predict) == 0
     predictions(folder).rename(folder / "one.csv")
-    on_two_processes(folder, [*lines, [*predict, *_SHARDED]])
+    sharded(folder, predict)
     resumed = [*_GO_ON, last(folder, "two-one")]
     assert main(line(folder, "two-one", *_WINDOWS, *resumed)) == 0
     return folder

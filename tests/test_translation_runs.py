@@ -6,7 +6,8 @@ import random
 import pandas as pd
 import pytest
 import torch
-from test_distributed import command, outcome
+from forked import TWO, command
+from test_distributed import outcome
 
 from lit_models.__main__ import main
 
@@ -38,9 +39,8 @@ def data(tmp_path_factory):
 
 def test_two_processes_equal_one(tmp_path, data):
     same = [*TINY, *data, "--trainer.precision", "64-true", "--model.dropout", "0"]
-    two = ["--config", "ddp", "--trainer.devices", "2"]
     command(tmp_path, "fit", *same, "--run_id", "one")
-    command(tmp_path, "fit", *same, *two, "--run_id", "two")
+    command(tmp_path, "fit", *same, *TWO, "--run_id", "two", ranks=2)
     folders = [tmp_path / "transformer" / name for name in ("one", "two")]
     results, weights = zip(*map(outcome, folders), strict=True)
     for name, value in weights[0].items():
@@ -51,9 +51,9 @@ def test_two_processes_equal_one(tmp_path, data):
     logs = [pd.read_csv(folder / "metrics.csv") for folder in folders]
     pd.testing.assert_frame_equal(logs[0], logs[1], rtol=1e-6)
     tables = []
-    for ranks in ([], two):
+    for ranks, options in enumerate(([], TWO), start=1):
         last = str(folders[0] / "checkpoints" / "last.ckpt")
-        command(tmp_path, "predict", *same, *ranks, "--ckpt_path", last)
+        command(tmp_path, "predict", *same, *options, "--ckpt_path", last, ranks=ranks)
         tables.append(pd.read_csv(folders[0] / "predictions.csv"))
         (folders[0] / "predictions.csv").unlink()
     assert tables[0]["line"].tolist() == list(range(1, SIZES["test_path"] + 1))

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from forked import TWO, command, run
 from wandb_files import config_of, entries, of_type, parse, records
 
 from lit_models.__main__ import main
@@ -105,13 +106,8 @@ def server(monkeypatch):
 
 def online(folder: Path, url: str, *options: str, **variables: str):
     """An online fit in a process of its own, which has no service of an earlier test."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT.parent), str(ROOT)])}
-    environment |= {"WANDB_BASE_URL": url, "WANDB_MODE": "online", "HOME": str(folder), **variables}
-    command = [sys.executable, "-m", "lit_models", "fit", "--config", CONFIG, *options]
-    return subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120
-    )
+    where = {"WANDB_BASE_URL": url, "WANDB_MODE": "online", "HOME": str(folder)}
+    return run(folder, "fit", "--config", CONFIG, *options, **where, **variables)
 
 
 def test_an_online_run_without_network_ends_in_one_line(tmp_path):
@@ -162,18 +158,10 @@ def test_a_run_without_a_home_says_nothing_of_it(tmp_path, home):
 
 
 def test_two_processes_make_one_run(offline):
-    # Without WANDB_SERVICE, which would hand the run to the process of an earlier test.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT.parent), str(ROOT)])}
-    command = [sys.executable, "-m", "lit_models", "fit", "--config", CONFIG, "--config", "ddp"]
-    command += ["--trainer.devices", "2", "--run_id", "two", "--runs_dir", "runs"]
-    done = subprocess.run(
-        command, env=environment, cwd=offline, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    command(offline, "fit", "--config", CONFIG, *TWO, "--run_id", "two", ranks=2)
     parts = list(offline.glob("**/offline-run-*"))
     assert len(parts) == 1
-    (run,) = of_type(records(offline / "runs" / "tiny" / "two"), "run")
+    (run,) = of_type(records(offline / "tiny" / "two"), "run")
     assert run.run_id == "two"
 
 
