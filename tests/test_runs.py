@@ -108,7 +108,15 @@ def test_the_best_rival_is_the_one_to_beat(tmp_path, monkeypatch, capsys):
     make(tmp_path, "own/share", optimum={}, rivals=rivals, **share)
     better = {**share, "metrics": {"test/accuracy": 0.95}}
     make(tmp_path, "own/better", optimum={}, rivals=rivals, **better)
+    make(
+        tmp_path,
+        "own/even",
+        optimum={},
+        rivals=rivals,
+        **share | {"metrics": {"test/accuracy": 0.9000000001}},
+    )
     lines = shown(capsys, "runs", "--sort", "score")[1:]
+    assert "+0 rival" in lines.pop(1)
     assert [line.split()[0] for line in lines] == ["own/better", "own/share", "own/cost"]
     assert "+0.1 rival" in lines[2]
     assert "-0.1 rival" in lines[1]

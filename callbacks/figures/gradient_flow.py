@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.figures.base import FigureCallback
 from callbacks.figures.series import series_windows
-from callbacks.figures.style import part_of
+from callbacks.figures.style import data_name, part_of
 from callbacks.run.sharded import takes_part, whole_weights
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ class GradientFlow(FigureCallback):
 
     It is measured on windows of the validation set before the first step and after every
     validation, into the run's ``gradient_flow.csv``. The figure shows the run's cell at the start
-    and at the end, and beside it the other kinds of cell, each from its newest run under the same
-    folder of runs: fit ``rnn``, ``lstm`` and ``gru``, and the last one's figure holds all three.
+    and at the end, and beside it the other kinds of cell, each from its newest run on the same
+    data under the same folder of runs: fit ``rnn``, ``lstm`` and ``gru``, and the last one's figure
+    holds all three.
 
     Args:
         num_windows: Windows to average over, at most.
@@ -59,6 +60,7 @@ class GradientFlow(FigureCallback):
         for lag, norm in enumerate(norms.tolist()):
             self._rows.append(
                 {
+                    "data": data_name(trainer.datamodule),  # type: ignore[attr-defined]
                     "cell": pl_module.hparams["cell"],
                     "step": trainer.global_step,
                     "lag": lag,
@@ -88,8 +90,8 @@ class GradientFlow(FigureCallback):
         own = Path(trainer.default_root_dir) / FILE_NAME
         if not own.is_file():
             return {}
-        records = {**_others(own), **_read(own)}
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        records = {**_others(own, data_name(datamodule)), **_read(own)}
         count = len(datamodule.split("val")[0])
         figure = _figure(records)
         shown = part_of(min(self.num_windows, count), count, "validation windows")
@@ -102,12 +104,14 @@ def _read(path: Path) -> dict[str, pd.DataFrame]:
     return {str(frame["cell"].iloc[0]): frame}
 
 
-def _others(own: Path) -> dict[str, pd.DataFrame]:
-    """Newest record of each cell under the folder of runs."""
+def _others(own: Path, data: str) -> dict[str, pd.DataFrame]:
+    """Newest record of each cell on the same data under the folder of runs."""
     found = own.parent.parent.parent.glob(f"*/*/{FILE_NAME}")
     records: dict[str, pd.DataFrame] = {}
     for path in sorted(found, key=lambda path: path.stat().st_mtime_ns):
-        records |= _read(path)
+        for cell, frame in _read(path).items():
+            if "data" in frame and frame["data"].iloc[0] == data:
+                records[cell] = frame
     return records
 
 

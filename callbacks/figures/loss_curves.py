@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "mse": "mean squared error",
-    "cross_entropy": "cross-entropy in nats",
     "nll": "negative log-likelihood in nats",
 }
 Curve = tuple[list[int], list[float]]
@@ -51,11 +50,14 @@ class LossCurves(FigureCallback):
             marker = "o" if len(curves[name][0]) == 1 else ""
             axes.plot(*curves[name], label=name, marker=marker)
         values = [value for name in shown for value in curves[name][1]]
-        if min(values) > 0 and max(values) > 10 * min(values):
-            axes.set_yscale("log")
         label, known = self._known(trainer, pl_module)
+        said, best = known or ("", 0.0)
+        if best >= 0 < min(values) * 10 < max(values):  # no logarithm where the optimum is negative
+            axes.set_yscale("log")
+            said += " (below the axis)" if known and best == 0 else ""
         if known is not None:
-            axes.axhline(known[1], color="black", linestyle="--", linewidth=1, label=known[0])
+            axes.axhline(best, color="black", linestyle="--", linewidth=1, label=said)
+        axes.set_xlim(left=0)
         axes.set(xlabel="optimizer step", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -74,7 +76,7 @@ class LossCurves(FigureCallback):
             if not name.startswith("test/") or loss is None or not _equal(value, loss):
                 continue
             if name != "test/loss":
-                label = f"loss: {_NAMES.get(name[5:], name[5:].replace('_', ' '))}"
+                label = f"loss: {_spelt(name.removeprefix('test/'))}"
             optimum = getattr(datamodule, "optimum", {}).get(name)
             if optimum is not None:
                 return label, (f"optimum {optimum.value:.4g}", optimum.value)
@@ -84,6 +86,12 @@ class LossCurves(FigureCallback):
                     best, score = min(rivals.items(), key=lambda rival: rival[1])
                     return label, (f"{best} {score:.4g}", score)
         return label, None
+
+
+def _spelt(metric: str) -> str:
+    """A metric's name with its unit."""
+    spelt = _NAMES.get(metric, metric.replace("_", " "))
+    return spelt.replace("cross entropy", "cross-entropy in nats")
 
 
 def _equal(value: float, loss: float) -> bool:

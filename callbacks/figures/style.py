@@ -17,6 +17,7 @@ _SIZES = {
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
     "figure.titlesize": 10,
+    "figure.labelsize": 9,
 }
 # Labels of axes that count: a tick at half a step says nothing.
 _COUNTS = re.compile(r"(optimizer )?(steps?|epochs?|examples|rows|lag|node|position|tokens?)\b")
@@ -31,12 +32,16 @@ def one_size() -> Iterator[None]:
         yield
 
 
-def subject(model: Any, datamodule: Any) -> str:
-    """Model and data in a few words: a class on a file of the user's, or on a task."""
+def data_name(datamodule: Any) -> str:
+    """The name of a file of the user's, else of the task."""
     path = getattr(datamodule, "path", None)
     named = isinstance(path, (str, Path)) and str(path)
-    data = Path(str(path)).name if named else type(datamodule).__name__
-    return f"{type(model).__name__} on {data}"
+    return Path(str(path)).name if named else type(datamodule).__name__
+
+
+def subject(model: Any, datamodule: Any) -> str:
+    """Model and data in a few words."""
+    return f"{type(model).__name__} on {data_name(datamodule)}"
 
 
 def part_of(shown: int, everything: int, what: str) -> str:

@@ -94,7 +94,7 @@ class ConfusionMatrix(FigureCallback):
         image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
         for i in range(num_classes):
             for j in range(num_classes):
-                text = f"{int(counts[i, j])}\n{100 * shares[i, j]:.0f} %"
+                text = f"{int(counts[i, j]):,}\n{100 * shares[i, j]:.0f} %"
                 color = "white" if shares[i, j] > 0.6 else "black"
                 axes.text(j, i, text, ha="center", va="center", color=color)
         axes.set_xticks(range(num_classes), names)

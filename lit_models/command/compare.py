@@ -27,7 +27,7 @@ body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:70rem;padding
 border-bottom:1px solid #ccc;vertical-align:top}td{overflow-wrap:anywhere}
 .chart{width:100%;height:auto;max-height:70vh}.chart text{font-size:14px}
 .legend{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:0 1.5rem;overflow-wrap:anywhere}
-@media(max-width:40rem){.chart text{font-size:25px}}
+@media(max-width:40rem){.chart text{font-size:23px}}
 .side{display:grid;grid-template-columns:repeat(auto-fit,minmax(16rem,1fr));gap:1rem}
 figure{margin:0;break-inside:avoid}img{max-width:100%}
 """

@@ -65,7 +65,9 @@ class Run:
                 numbers = [value for value in known.values() if value is not None]
                 known = (max if self.larger else min)(numbers, default=None)
             if known is not None:
-                return f"{self.score - known:+.4g} {kind.removesuffix('s')}"
+                # As the report of a run: no difference that cannot be seen.
+                even = f"{self.score:.5g}" == f"{known:.5g}"
+                return f"{0.0 if even else self.score - known:+.4g} {kind.removesuffix('s')}"
         return ""
 
     @property

@@ -185,11 +185,11 @@ def _page(summaries: Sequence[Summary], figures: Figures) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>lit-models: results</title><style>{_STYLE}</style></head>\n<body>"
+        f"<title>lit-models: results</title><style>{_STYLE}</style></head>\n<body><main>"
         f"<h1>Results</h1>{introduction}<p><strong>{escape(tally(summaries))}</strong></p>"
         f"<h2>Scores</h2>\n{_score_table(summaries)}"
         f"<h2>Costs</h2><p class=soft>{escape(note)}</p>\n{_cost_table(summaries)}"
-        f"<h2>Trials</h2>\n{articles}</body></html>\n"
+        f"<h2>Trials</h2>\n{articles}</main></body></html>\n"
     )
 
 

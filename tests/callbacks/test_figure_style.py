@@ -104,6 +104,17 @@ def test_losses_are_linear_within_a_decade(tmp_path):
     assert curves(tmp_path, [3.2, 0.1])[0].get_yscale() == "log"
 
 
+def test_no_logarithm_hides_the_optimum(tmp_path):
+    nll = {"test/mse": Reference(-0.2, "known")}
+    axes, labels = curves(tmp_path, [3.2, 0.1], optimum=nll)
+    assert axes.get_yscale() == "linear"
+    assert axes.get_ylim()[0] < -0.2
+    nothing = {"test/mse": Reference(0.0, "known")}
+    axes, labels = curves(tmp_path, [3.2, 0.1], optimum=nothing)
+    assert axes.get_yscale() == "log"
+    assert labels[-1] == "optimum 0 (below the axis)"
+
+
 def test_the_optimum_of_the_loss_is_a_line(tmp_path):
     optimum = {"test/mse": Reference(0.4, "known"), "test/mae": Reference(0.1, "known")}
     axes, labels = curves(tmp_path, [3.0, 1.0], optimum=optimum)
