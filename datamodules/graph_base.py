@@ -78,6 +78,7 @@ class GraphLoader:
         drop_last: Whether to leave out a last batch that is not full.
         rank: Rank of this process.
         world_size: Number of processes.
+        passes: Times that an epoch serves a single graph.
 
     Raises:
         InputError: If a rank would have nothing to score.
@@ -96,6 +97,7 @@ class GraphLoader:
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        passes: int = 1,
     ) -> None:
         single = data.num_graphs == 1
         count = int(data.mask.sum()) if single else data.num_graphs
@@ -104,8 +106,8 @@ class GraphLoader:
             raise InputError(f"{count} {what} cannot feed {world_size} devices")
         self.data, self.level = data, level
         self._order = TensorLoader(
-            _GraphNumbers(torch.arange(data.num_graphs)),
-            batch_size,
+            _GraphNumbers(torch.arange(passes if single else data.num_graphs)),
+            1 if single else batch_size,
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
@@ -190,8 +192,10 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
         num_neighbors: Neighbours of a node that training samples at most, hop by hop; None for
             whole graphs. Evaluation sees all of them.
         predicts_links: Whether targets are edges that are hidden and pairs without one.
+        passes: Optimizer steps of an epoch on a single graph that is whole in each.
     """
 
+    passes = 1
     num_neighbors: list[int] | None = None
     predicts_links = False
 
@@ -226,4 +230,5 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
     def _make_loader(self, data: GraphBatch, batch_size: int, **options: Any) -> Any:
         if options["shuffle"] and self.num_neighbors is not None:
             return NeighborLoader(data, self.num_neighbors, batch_size, **options)
-        return GraphLoader(data, self.level, batch_size, **options)
+        passes = self.passes if options["shuffle"] else 1
+        return GraphLoader(data, self.level, batch_size, passes=passes, **options)

@@ -171,9 +171,11 @@ class GraphNetwork(nn.Module):
         global_aggr: Aggregation | None = None,
         shared: bool = False,
         global_state: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.global_state = global_state
+        self.dropout = nn.Dropout(dropout)
         if hidden_size < 1 or num_layers < 1:
             raise ValueError(
                 f"hidden_size and num_layers must be positive, got {hidden_size} and {num_layers}"
@@ -200,7 +202,7 @@ class GraphNetwork(nn.Module):
         graph = batch.graph
         if graph is None:
             graph = batch.edge_index.new_zeros(batch.x.shape[0])
-        nodes = F.relu(self.node_encoder(batch.x))
+        nodes = self.dropout(F.relu(self.node_encoder(batch.x)))
         states = States(
             self.edge_encoder(_edge_inputs(batch, nodes)),
             nodes,
@@ -217,7 +219,7 @@ class GraphNetwork(nn.Module):
             read = self.read((v, None), (u, graph))
         else:
             read = self.read((e, None), (v, source), (v, target), (u, graph[source]))
-        return self.head(F.relu(read)), states
+        return self.head(self.dropout(F.relu(read))), states
 
 
 def _edge_inputs(batch: GraphBatch, like: Tensor) -> Tensor:
@@ -247,6 +249,7 @@ class LitGraphNetwork(LitGraphModel):
         shared: Whether all rounds use one block.
         global_state: Whether a graph has a state of its own; without one its neighbours can be
             sampled.
+        dropout: Probability of dropping a unit of the first states and before the last layer.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -271,6 +274,7 @@ class LitGraphNetwork(LitGraphModel):
         global_aggr: Aggregation | None = None,
         shared: bool = False,
         global_state: bool = True,
+        dropout: float = 0.0,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -287,6 +291,7 @@ class LitGraphNetwork(LitGraphModel):
             global_aggr=global_aggr,
             shared=shared,
             global_state=global_state,
+            dropout=dropout,
         )
         self.y_scaler = Standardize(out_features if task == "regression" else 1)
 

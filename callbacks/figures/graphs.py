@@ -86,9 +86,9 @@ class NodeClassFigure(FigureCallback):
         self.num_nodes, self.embedding, self.num_embedded = num_nodes, embedding, num_embedded
 
     def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
-        """The figures that the model and its data allow; none for targets of edges or graphs."""
+        """The figures that the model and its data allow; none unless nodes have classes."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if datamodule.level != "node":
+        if datamodule.level != "node" or datamodule.task != "classification":
             return {}
         data = _first_graph(datamodule.split("test"))
         module: Any = pl_module

@@ -8,8 +8,15 @@ import numpy as np
 
 from datamodules.base import Split
 from datamodules.errors import InputError
+from datamodules.files.graph_files import Edges
 from datamodules.graph_base import GraphsDataModule
-from datamodules.own.graph_features import Scale, plain_scale, scale_from
+from datamodules.own.graph_features import (
+    EdgeScale,
+    Scale,
+    plain_scale,
+    scale_from,
+    scaled_edges,
+)
 from datamodules.own.graph_source import GraphSource
 
 Array = np.ndarray[Any, Any]
@@ -18,8 +25,9 @@ Array = np.ndarray[Any, Any]
 class OwnGraphsDataModule(GraphsDataModule):
     """Graphs of a user, read once; new ones are read by what the training ones decided.
 
-    A subclass reads them in :attr:`_source` and writes :meth:`_decided`, :meth:`_found_scale` and
-    :meth:`_hashed`.
+    A subclass reads them in :attr:`_source` and writes :meth:`_decided`, :meth:`_found_scale`,
+    :meth:`_found_edge_scale` and :meth:`_hashed`. A weight of an edge is read in units of the mean
+    weight, so that the unit of the file decides nothing.
 
     Args:
         batch_size: What a batch counts, per optimizer step over all ranks.
@@ -58,6 +66,8 @@ class OwnGraphsDataModule(GraphsDataModule):
             "edge_features": source.edge_features,
             "has_x": source.has_x,
             "scale": plain_scale(self._scale),
+            "edge_weight": self._edge_scale.weight,
+            "edge_scale": plain_scale(self._edge_scale.attributes),
             **self._decided(),
         }
 
@@ -74,6 +84,21 @@ class OwnGraphsDataModule(GraphsDataModule):
     def _scale(self) -> Scale | None:
         """Mean and deviation that scaling divides the features by."""
         return self._found_scale() if self._known is None else scale_from(self._known["scale"])
+
+    def _found_edge_scale(self) -> EdgeScale:
+        """Scale of the edges' numbers, as the training graphs have them."""
+        raise NotImplementedError(f"{type(self).__name__} must define _found_edge_scale()")
+
+    @cached_property
+    def _edge_scale(self) -> EdgeScale:
+        """Scale that the edges' numbers are divided by; none in a run that knows of none."""
+        if self._known is None:
+            return self._found_edge_scale()
+        weight: float = self._known.get("edge_weight", 1.0)
+        return EdgeScale(weight, scale_from(self._known.get("edge_scale")))
+
+    def _scaled(self, edges: Edges) -> Edges:
+        return scaled_edges(edges, self._edge_scale)
 
     @property
     def in_features(self) -> int:

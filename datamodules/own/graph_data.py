@@ -9,25 +9,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from datamodules.base import Reference, Split
-from datamodules.batches import GraphBatch
-from datamodules.errors import InputError
-from datamodules.graph_base import Level, block_diagonal
+from datamodules.base import Reference
+from datamodules.errors import InputError, at_least
+from datamodules.graph_base import Level
 from datamodules.loading.neighbors import check_num_neighbors
-from datamodules.own.graph_answers import answers, hash_bytes, trivial_scores, with_nodes
-from datamodules.own.graph_contract import Array, OwnGraphsDataModule
-from datamodules.own.graph_features import Scale, as_batch, scale_of, scaled
+from datamodules.own.graph_answers import answers, trivial_scores, with_nodes
+from datamodules.own.graph_features import Scaling
 from datamodules.own.graph_rivals import graph_rivals
 from datamodules.own.graph_source import GraphSource, SavedGraphs
-from datamodules.own.graph_splits import Shares, split_targets
+from datamodules.own.graph_splits import Shares
 from datamodules.own.graph_tables import NodeTable, holds_table
-from datamodules.own.graph_targets import Targets, Task, scale_of_targets, unknown_targets
-
-# Below this share of non-zeros a sparse product is faster than a dense one.
-_SPARSE_BELOW = 0.1
+from datamodules.own.graph_targets import Targets, Task, scale_of_targets
+from datamodules.own.split_graphs import SplitGraphs
 
 
-class GraphDataModule(OwnGraphsDataModule):
+class GraphDataModule(SplitGraphs):
     """Classes, labels or numbers of the nodes of graphs, or of whole graphs.
 
     Give either ``path`` or ``dataset``. A table of nodes has a row per node: an identifier in its
@@ -67,7 +63,12 @@ class GraphDataModule(OwnGraphsDataModule):
         num_neighbors: Neighbours of a node that training samples at most, one number per layer, -1
             for all; None for whole graphs. Evaluation sees all of them.
         batch_size: Graphs per optimizer step, where there are several; with ``num_neighbors``,
-            nodes.
+            nodes. None for a sixteenth of the training graphs, from 4 to 32, so that a small set is
+            seen in enough steps, or for 1024 nodes.
+        passes: Optimizer steps of an epoch on one graph that is whole in each step.
+        label_inputs: Whether the classes of the training nodes, spread along the edges, are inputs
+            too; a node's own is hidden while it is scored. None: wherever nodes of one graph that
+            is not sampled have a class, and of new graphs no label is read.
         seed: Seed of the splits.
 
     Raises:
@@ -85,7 +86,7 @@ class GraphDataModule(OwnGraphsDataModule):
         task: Task | None = None,
         level: Literal["node", "graph"] | None = None,
         directed: bool = False,
-        scaling: Literal["standard", "row", "none"] | None = None,
+        scaling: Scaling | None = None,
         val_fraction: float = 0.2,
         test_fraction: float = 0.2,
         folds: int | None = None,
@@ -93,10 +94,13 @@ class GraphDataModule(OwnGraphsDataModule):
         predict_path: Any = None,
         predict_edges_path: Any = None,
         num_neighbors: list[int] | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
+        passes: int = 1,
+        label_inputs: bool | None = False,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
+        at_least(passes=(passes, 1))
         if (path is None) == (dataset is None):
             raise InputError("give either path, a file, or dataset, a name")
         if dataset is not None and root is None:
@@ -117,6 +121,7 @@ class GraphDataModule(OwnGraphsDataModule):
         self.predict_path, self.predict_edges_path = predict_path, predict_edges_path
         self.num_neighbors = check_num_neighbors(num_neighbors)
         self._task, self._level = task, level
+        self.passes, self._label_inputs = passes, label_inputs
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -159,6 +164,7 @@ class GraphDataModule(OwnGraphsDataModule):
             "task": targets.task,
             "names": targets.names,
             "several": len(self._source.sizes) > 1,
+            "label_inputs": self._reads_labels(targets),
         }
 
     @property
@@ -201,117 +207,6 @@ class GraphDataModule(OwnGraphsDataModule):
     def num_train(self) -> int:
         """Number of training targets."""
         return len(self._targets["train"])
-
-    # -- splits ----------------------------------------------------------------------------------
-
-    @cached_property
-    def _masks(self) -> list[dict[str, Tensor]] | None:
-        """Given splits of the nodes of each graph."""
-        if self._found_level == "graph":
-            return None
-        return self._source.masks(self._all_targets.known)
-
-    @property
-    def _by_graph(self) -> bool:
-        """Whether whole graphs are split, and not the nodes of each."""
-        return self._masks is None and len(self._source.sizes) > 1
-
-    @cached_property
-    def _targets(self) -> dict[Split, Array]:
-        """Numbers of each split's targets."""
-        return split_targets(
-            self._all_targets,
-            self._graph_of_target,
-            self._found_level,
-            self._masks,
-            self.shares,
-            self._source.where,
-        )
-
-    @cached_property
-    def _graph_of_target(self) -> Array:
-        numbers = np.arange(len(self._source.sizes))
-        return numbers if self._found_level == "graph" else np.repeat(numbers, self._source.sizes)
-
-    # -- tensors ---------------------------------------------------------------------------------
-
-    def _found_scale(self) -> Scale | None:
-        if self.scaling != "standard":
-            return None
-        parts = self._source.x
-        if self._by_graph:
-            parts = [parts[k] for k in np.unique(self._graph_of_target[self._targets["train"]])]
-        return scale_of(parts)
-
-    def _batches(self, source: GraphSource) -> list[GraphBatch]:
-        """The graphs of a source, without targets."""
-        return [
-            as_batch(scaled(x, self.scaling, self._scale, source.where), edges)
-            for x, edges in zip(source.x, source.edges, strict=True)
-        ]
-
-    @cached_property
-    def _every(self) -> list[GraphBatch]:
-        return self._batches(self._source)
-
-    @cached_property
-    def _whole(self) -> GraphBatch:
-        """The one graph."""
-        (graph,) = self._every
-        if graph.x.count_nonzero() < _SPARSE_BELOW * graph.x.numel():
-            return graph._replace(x=graph.x.to_sparse_csr())
-        return graph
-
-    def make_split(self, split: Split) -> GraphBatch:
-        """The graphs of one split, or the one graph with the split's nodes scored."""
-        if split == "predict":
-            return self._to_predict() if self.predict_path is None else self._new_batch()
-        y, rows = self._all_targets.y, self._targets[split]
-        mask = torch.zeros(len(y), dtype=torch.bool)
-        mask[torch.from_numpy(rows)] = True
-        if len(self._source.sizes) == 1:
-            return self._whole._replace(y=y, mask=mask)
-        chosen = np.unique(self._graph_of_target[rows])
-        mine = torch.from_numpy(np.isin(self._graph_of_target, chosen))
-        batch = block_diagonal([self._every[k] for k in chosen])
-        return batch._replace(y=y[mine], mask=mask[mine])
-
-    def _to_predict(self) -> GraphBatch:
-        """Every node of the training graphs."""
-        y = self._all_targets.y
-        one = len(self._source.sizes) == 1
-        batch = self._whole if one else block_diagonal(self._every)
-        return batch._replace(y=y, mask=torch.ones(len(y), dtype=torch.bool))
-
-    def _new_batch(self) -> GraphBatch:
-        """New nodes or graphs."""
-        new = self._checked(self._new)
-        batches = self._batches(new)
-        count = len(batches) if self.level == "graph" else sum(new.sizes)
-        if new.has_targets():
-            y = new.targets(self.level, self.task, self._knows).y
-        else:
-            y = unknown_targets(self.task, count, self.out_features)
-        batch = batches[0] if len(batches) == 1 else block_diagonal(batches)
-        mask = torch.ones(count, dtype=torch.bool)
-        return batch._replace(y=y, mask=mask, num_graphs=len(batches))
-
-    @property
-    def predict_split(self) -> Split:
-        """New data, or every node of the one graph, or the test graphs of several."""
-        if self.predict_path is not None or (self.level == "node" and not self._by_graph):
-            return "predict"
-        return "test"
-
-    def _hashed(self, split: Split) -> Array:
-        y, rows, x = self._all_targets.y, self._targets[split], self._source.x
-        if self._found_level == "graph":
-            keys = [hash_bytes(x[k], self._source.edges[k].ends, y[k]) for k in rows]
-        else:
-            flat = torch.cat(x)
-            names = self._source.ids or list(map(str, range(len(flat))))
-            keys = [hash_bytes(flat[k], y[k], name=names[k]) for k in rows]
-        return np.array(keys, dtype=np.uint64)
 
     # -- references ------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Features of nodes as a model reads them: scaled, or the degree where there are none."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,37 @@ def scale_from(plain: Any) -> Scale | None:
         return None
     mean, std = (torch.tensor(part, dtype=torch.float64) for part in plain)
     return mean, std
+
+
+class EdgeScale(NamedTuple):
+    """Units of the numbers of edges.
+
+    Attributes:
+        weight: Mean weight, 1 without any.
+        attributes: Mean and deviation of each feature; None where they stay as they are.
+    """
+
+    weight: float = 1.0
+    attributes: Scale | None = None
+
+
+def edge_scale_of(graphs: Sequence[Edges], standard: bool) -> EdgeScale:
+    """The mean weight, and the scale of the features where they are to be standardised."""
+    weights = [edges.weight for edges in graphs if edges.weight is not None]
+    mean = torch.cat(weights).double().mean().item() if weights else 1.0
+    features = [edges.attributes for edges in graphs if edges.attributes is not None]
+    attributes = scale_of(features) if standard and features else None
+    return EdgeScale(mean if mean > 0 else 1.0, attributes)
+
+
+def scaled_edges(edges: Edges, scale: EdgeScale) -> Edges:
+    """Edges whose weights are in units of the mean, and whose features are standardised."""
+    weight, attributes = edges.weight, edges.attributes
+    if weight is not None:
+        weight = weight.double() / scale.weight
+    if attributes is not None and scale.attributes is not None:
+        attributes = (attributes.double() - scale.attributes[0]) / scale.attributes[1]
+    return edges._replace(weight=weight, attributes=attributes)
 
 
 def scaled(x: Tensor, scaling: Scaling, scale: Scale | None, where: str) -> Tensor:

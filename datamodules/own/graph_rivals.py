@@ -13,10 +13,10 @@ from torch import Tensor
 from datamodules.batches import GraphBatch
 from datamodules.graph_base import Level
 from datamodules.own.graph_targets import Targets
+from datamodules.own.known_labels import LabelSpread
 
 Scores = dict[str, dict[str, float]]
 _MAX_ROWS = 20_000
-_RETURN = 0.1  # share of its own label that a node keeps at each step of the propagation
 
 
 def graph_rivals(
@@ -107,20 +107,8 @@ def label_propagation(
         test: Nodes to score.
         num_classes: Number of classes.
     """
-    num_nodes = len(y)
-    source, target = graph.edge_index
-    weight = torch.ones(len(source)) if graph.edge_weight is None else graph.edge_weight.float()
-    degree = torch.zeros(num_nodes).index_add(0, target, weight)
-    root = degree.clamp(min=1e-12).rsqrt()
-    matrix = torch.sparse_coo_tensor(
-        torch.stack([target, source]), weight * root[source] * root[target], (num_nodes, num_nodes)
-    ).coalesce()
-    given = torch.zeros(num_nodes, num_classes)
-    given[train, y[train]] = 1.0
-    state = given
-    for _ in range(50):
-        state = (1 - _RETURN) * (matrix @ state) + _RETURN * given
-    prior = given.sum(0) / given.sum()
+    state = LabelSpread(graph, y, num_classes)(train)
+    prior = torch.bincount(y[train], minlength=num_classes) / len(train)
     state = torch.where(state.sum(1, keepdim=True) > 0, state, prior)
     accuracy = (state[test].argmax(1) == y[test]).double().mean().item()
     return {"test/accuracy": {"label propagation": accuracy}}

@@ -18,7 +18,15 @@ from datamodules.files.tables import read_table
 from datamodules.graph_base import Level
 from datamodules.own.graph_answers import hash_bytes
 from datamodules.own.graph_contract import Array, OwnGraphsDataModule
-from datamodules.own.graph_features import DEGREE_FEATURES, Scale, Scaling, scale_of, scaled
+from datamodules.own.graph_features import (
+    DEGREE_FEATURES,
+    EdgeScale,
+    Scale,
+    Scaling,
+    edge_scale_of,
+    scale_of,
+    scaled,
+)
 from datamodules.own.graph_source import GraphSource, SavedGraphs
 from datamodules.own.graph_splits import Shares
 from datamodules.own.graph_tables import EdgeTable, NodeTable, holds_table
@@ -133,7 +141,7 @@ class LinkDataModule(OwnGraphsDataModule):
     @cached_property
     def _links(self) -> Links:
         source = self._source
-        return as_links(source.edges[0], source.sizes[0], self.directed)
+        return as_links(self._scaled(source.edges[0]), source.sizes[0], self.directed)
 
     def _decided(self) -> dict[str, Any]:
         source = self._source
@@ -191,6 +199,9 @@ class LinkDataModule(OwnGraphsDataModule):
             return None
         return scale_of(self._source.x)
 
+    def _found_edge_scale(self) -> EdgeScale:
+        return edge_scale_of(self._source.edges, self.scaling == "standard")
+
     def _x(self, source: GraphSource) -> Tensor | None:
         """Features of the nodes; None where the degree among the messages stands in."""
         if not self._knows["has_x"]:
@@ -242,7 +253,7 @@ class LinkDataModule(OwnGraphsDataModule):
 
     def _to_predict(self) -> GraphBatch:
         new = self._new
-        links = as_links(new.edges[0], new.sizes[0], self.directed)
+        links = as_links(self._scaled(new.edges[0]), new.sizes[0], self.directed)
         pairs = self._pairs if self.directed else self._pairs.sort(0).values
         y = torch.isin(links.keys(pairs), links.keys(links.ends)).long()
         kept = torch.ones(links.ends.shape[1], dtype=torch.bool)

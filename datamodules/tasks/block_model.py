@@ -105,6 +105,7 @@ class StochasticBlockModelDataModule(GraphsDataModule):
         seed: Seed of the data.
         num_neighbors: Neighbours of a node that training samples at most, one number per layer, -1
             for all; None for whole graphs. Evaluation sees all of them.
+        passes: Optimizer steps of an epoch on one graph that is whole in each step.
 
     Raises:
         InputError: If an argument is out of range.
@@ -125,6 +126,7 @@ class StochasticBlockModelDataModule(GraphsDataModule):
         batch_size: int = 1,
         seed: int = 0,
         num_neighbors: list[int] | None = None,
+        passes: int = 1,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=5)
         at_least(
@@ -134,6 +136,7 @@ class StochasticBlockModelDataModule(GraphsDataModule):
             num_blocks=(num_blocks, 2),
             num_nodes=(num_nodes, 2 * num_blocks),
             depth=(depth, 0),
+            passes=(passes, 1),
         )
         for name, degree in (("degree_in", degree_in), ("degree_out", degree_out)):
             if not 0 < degree < num_nodes:
@@ -151,7 +154,7 @@ class StochasticBlockModelDataModule(GraphsDataModule):
         self.num_nodes, self.num_blocks = num_nodes, num_blocks
         self.degree_in, self.degree_out = degree_in, degree_out
         self.feature_shift, self.label_fraction, self.depth = feature_shift, label_fraction, depth
-        self.num_neighbors = check_num_neighbors(num_neighbors)
+        self.num_neighbors, self.passes = check_num_neighbors(num_neighbors), passes
         self._counts = {"train": num_graphs, "val": num_val_graphs, "test": num_test_graphs}
 
     @property
