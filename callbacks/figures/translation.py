@@ -51,7 +51,7 @@ class TranslationScore(L.Callback):
         outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
         """Compares a batch of the validation set."""
         self._update(trainer.datamodule, "val", trainer.val_dataloaders, outputs, batch_idx)  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ class TranslationScore(L.Callback):
         outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
         """Compares a batch of the test set."""
         self._update(trainer.datamodule, "test", trainer.test_dataloaders, outputs, batch_idx)  # type: ignore[attr-defined]

@@ -80,13 +80,7 @@ class _Calibrated(L.Callback):
         self._held: list[tuple[Tensor, ...]] = []
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Keeps the outputs of a batch."""
         self._held.append(self._keep(outputs["preds"], outputs["target"]))
@@ -160,13 +154,7 @@ class Conformal(_Calibrated):
         self._sums = None
 
     def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Counts the targets that are held."""
         preds, target = outputs["preds"], outputs["target"]
@@ -204,13 +192,7 @@ class Conformal(_Calibrated):
         return sets
 
     def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Adds the intervals or sets to the predictions."""
         quantile = self._need(self.quantile)
@@ -272,13 +254,7 @@ class TemperatureScaling(_Calibrated):
         self._tested = []
 
     def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Keeps the logits of a batch."""
         self._tested.append(self._keep(outputs["preds"], outputs["target"]))
@@ -300,13 +276,7 @@ class TemperatureScaling(_Calibrated):
         )
 
     def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Scales the probabilities of a prediction."""
         probability = outputs["probability"].double()

@@ -85,14 +85,7 @@ class GracefulInterrupt(L.Callback):
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._previous[signum] = signal.signal(signum, self._handle)
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Saves ``last.ckpt`` and stops, if a signal has come."""
         if self.signum is not None and not trainer.fit_loop._should_accumulate():
             folder = getattr(trainer.checkpoint_callback, "dirpath", None)

@@ -33,14 +33,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step
         trainer.save_checkpoint(self.path)
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Saves within an epoch."""
         if self._is_due(trainer) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._save(trainer)

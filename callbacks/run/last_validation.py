@@ -27,14 +27,7 @@ class LastValidation(L.Callback):
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Asks for a validation where this was the last step."""
         if trainer.enable_validation and (trainer.should_stop or _is_last(trainer)):
             # Lightning validates before it stops, in an epoch that has a validation.

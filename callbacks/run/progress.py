@@ -79,14 +79,7 @@ class RunProgress(ProgressBar):
         """Opens the bar over all optimizer steps."""
         self._open("fit", float(trainer.estimated_stepping_batches), trainer.global_step)
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Moves the bar when it is time."""
         if self._is_due():
             self._say(trainer)
@@ -126,7 +119,7 @@ class RunProgress(ProgressBar):
         outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
         """Moves the bar when it is time."""
         self._show(batch_idx + 1)
@@ -146,7 +139,7 @@ class RunProgress(ProgressBar):
         outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
         """Moves the bar when it is time."""
         self._show(batch_idx + 1)

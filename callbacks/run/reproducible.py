@@ -43,34 +43,19 @@ class StepSeed(L.Callback):
         self._reseed(trainer, pl_module, 0, batch_idx)
 
     def on_validation_batch_start(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Seeds a validation step."""
         self._reseed(trainer, pl_module, 1, batch_idx)
 
     def on_test_batch_start(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Seeds a test step."""
         self._reseed(trainer, pl_module, 2, batch_idx)
 
     def on_predict_batch_start(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Seeds a prediction step."""
         self._reseed(trainer, pl_module, 3, batch_idx)
