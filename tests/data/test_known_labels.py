@@ -1,5 +1,5 @@
 import torch
-from test_graph_data import write_csv
+from graph_helpers import write_csv
 
 from datamodules import GraphDataModule
 from datamodules.batches import GraphBatch
