@@ -1,7 +1,10 @@
 """Every command of the READMEs and the pages runs, on small files and for a few batches."""
 
+import argparse
+import importlib.util
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -196,9 +199,115 @@ def test_notebook(notebook, tmp_path, monkeypatch):
             exec(compile("".join(cell["source"]), f"{notebook.name}[{number}]", "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", [*PAGES, *DEEPER], ids=lambda page: page.name)
+def prose(page: Path) -> str:
+    """Text of a page, or of a notebook's own words."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return text
+
+
+def anchors(page: Path) -> set[str]:
+    """Ends of links to the headings of a page, as GitHub and Sphinx make them."""
+    text = re.sub(r"^```.*?^```", "", prose(page), flags=re.M | re.S)
+    titles = re.findall(r"^#+ +(.*)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def broken(page: Path) -> list[str]:
+    """Links of a page that lead to no file, or to no heading of one."""
+    text = re.sub(r"^```.*?^```", "", prose(page), flags=re.M | re.S)
+    found = []
+    for link, heading in re.findall(r"\]\(([^)\s#]*)(?:#([\w-]+))?\)", text):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        target = page.parent / link if link else page
+        if not target.exists() or (heading and heading not in anchors(target)):
+            found.append(f"{link}#{heading}")
+    return found
+
+
+@pytest.mark.parametrize("page", [*PAGES, *DEEPER, *NOTEBOOKS], ids=lambda page: page.name)
 def test_links_lead_to_files(page):
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
-    for link in re.findall(r"\]\(([^)\s#]+)(?:#[\w-]*)?\)", text):
-        if not link.startswith(("http://", "https://", "mailto:")):
-            assert (page.parent / link).exists(), link
+    assert broken(page) == []
+
+
+def test_a_broken_link_is_found(tmp_path):
+    (tmp_path / "b.md").write_text("# A heading, here\n")
+    links = ["gone.md", "b.md#elsewhere", "b.md#a-heading-here", "b.md", "#own", "https://x.org/y"]
+    page = tmp_path / "a.md"
+    page.write_text("# Own\n" + " ".join(f"[x]({link})" for link in links))
+    assert broken(page) == ["gone.md#", "b.md#elsewhere"]
+
+
+def mentioned(page: Path, start: str) -> list[list[str]]:
+    """Commands in a page's blocks and in its sentences, without what stands for a path."""
+    text = prose(page)
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    lines += re.findall(r"`([^`\n]*)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    words = [
+        shlex.split(line.removeprefix("$ "), comments=True)
+        for line in lines
+        if line.removeprefix("$ ").startswith(start)
+    ]
+    return [[word.removesuffix("...") for word in line if word != "..."] for line in words]
+
+
+EVERY = [*PAGES, *DEEPER, *NOTEBOOKS]
+
+
+@pytest.mark.parametrize("page", EVERY, ids=lambda page: page.name)
+def test_targets_of_make_are_there(page):
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    for words in mentioned(page, "make "):
+        assert words[1] in targets, words
+    for words in mentioned(page, "scripts/"):
+        assert (ROOT / words[0]).exists(), words
+
+
+class ParsedError(Exception):
+    """The arguments of a script have been read."""
+
+
+SCRIPTS = sorted(
+    {tuple(words[2:]) for page in EVERY for words in mentioned(page, "python -m scripts")}
+)
+
+
+@pytest.mark.parametrize("words", SCRIPTS, ids=" ".join)
+def test_scripts_take_the_arguments_of_the_pages(words, monkeypatch):
+    module, *args = words
+    source = importlib.util.find_spec(module)
+    assert source is not None, module
+    if source.submodule_search_locations:
+        source = importlib.util.find_spec(f"{module}.__main__")
+    text = Path(source.origin).read_text(encoding="utf-8")
+    if not args or "ArgumentParser(" not in text:
+        assert not [arg for arg in args if arg.startswith("-")]
+        return
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop(parser, given=None, namespace=None):
+        parse(parser, given, namespace)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    monkeypatch.setattr("sys.argv", [module, *args])
+    with pytest.raises(ParsedError):
+        runpy.run_path(source.origin, run_name="__main__")
+
+
+def test_commands_in_sentences_are_understood(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    seen = 0
+    for page in EVERY:
+        sentences = re.sub(r"^```.*?^```", "", prose(page), flags=re.M | re.S)
+        for line in re.findall(r"`lit-models fit( [^`\n]*)`", sentences):
+            words = shlex.split(line)
+            if "--config" in words and "..." not in words:
+                build([*words, "--wandb.mode", "disabled"])
+                seen += 1
+    assert seen >= 4
