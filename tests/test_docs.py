@@ -53,6 +53,7 @@ def write_files(folder: Path) -> None:
     houses = pd.DataFrame({"area": rng.uniform(40, 200, 80), "town": rng.choice(["A", "B"], 80)})
     for name in ("houses.csv", "prices.csv"):
         houses.assign(price=houses["area"] * 3).to_csv(folder / name, index=False)
+    houses.head(5).to_csv(folder / "new_houses.csv", index=False)
     hours = pd.date_range("2024-01-01", periods=700, freq="h").astype(str)
     energy = pd.DataFrame({"date": hours, "load": rng.normal(9, 1, 700)})
     energy = energy.assign(temperature=rng.normal(9, 1, 700))

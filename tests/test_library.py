@@ -54,6 +54,23 @@ def test_a_run_gives_its_model_and_data_back(tiny_run):
     assert model.optimizer(model.parameters()).defaults["lr"] == 0.01
 
 
+def test_a_loaded_run_predicts_a_frame(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"a": range(60), "b": [3, 1] * 30, "y": np.arange(60.0) / 7})
+    frame.to_csv("rows.csv", index=False)
+    options = ["--config", "cpu", "--data.path", "rows.csv", "--data.target", "y"]
+    results = fit("table", *options, "--trainer.max_epochs", "1", tmp_path=tmp_path)
+    Path("rows.csv").unlink()
+    new = frame.drop(columns="y").head(4)
+    new.to_csv("new.csv", index=False)
+    of_frame, of_file = (
+        lit_models.predict_frame(*lit_models.load(results["run_dir"], data={"predict_path": rows}))
+        for rows in (new, "new.csv")
+    )
+    pd.testing.assert_frame_equal(of_frame, of_file)
+    assert len(of_frame) == 4
+
+
 def test_the_table_is_what_the_command_writes(tiny_run):
     best = str(tiny_run / "checkpoints" / "best.ckpt")
     assert main(["predict", "--config", TINY, "--ckpt_path", best]) == 0

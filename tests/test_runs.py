@@ -75,6 +75,14 @@ def test_compare_shows_what_differs_and_writes_a_page(folder, capsys):
     assert "<td>9.0</td>" in page
 
 
+def test_compare_takes_the_runs_of_an_experiment(folder, capsys, tmp_path):
+    lines = shown(capsys, "compare", "tiny", "runs/other/cut")
+    assert lines[0].split() == ["tiny/good", "tiny/bad", "other/cut"]
+    assert (
+        shown(capsys, "compare", str(tmp_path / "runs" / "tiny"))[0].split() == lines[0].split()[:2]
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -40,11 +40,12 @@ def compare_runs(argv: Sequence[str]) -> str:
         InputError: If a run is not there, or an option is wrong.
     """
     parser = Parser(prog="lit-models compare", description="Compares runs, and writes a page.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="EXPERIMENT/RUN_ID, or a folder")
+    help_of_run = "EXPERIMENT/RUN_ID, a folder, or an EXPERIMENT for all its runs"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=help_of_run)
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument("--output", type=Path, default=Path("compare.html"), help="the page")
     options = parser.parse_args(argv)
-    folders = [_folder(name, options.runs_dir) for name in options.runs]
+    folders = [path for name in options.runs for path in _folders(name, options.runs_dir)]
     runs = [read_run(folder) for folder in dict.fromkeys(folders)]
     if len(runs) < 2:
         raise InputError("compare needs two runs or more; `lit-models runs` lists them")
@@ -55,9 +56,12 @@ def compare_runs(argv: Sequence[str]) -> str:
     return f"{table(rows)}\npage: {options.output}"
 
 
-def _folder(name: str, runs_dir: Path) -> Path:
+def _folders(name: str, runs_dir: Path) -> list[Path]:
+    """The folder of a run, or those of an experiment's runs, the oldest first."""
     given = Path(name)
-    return given if (given / "config.yaml").is_file() else runs_dir / name
+    folder = given if given.is_dir() and not (runs_dir / name).is_dir() else runs_dir / name
+    configs = sorted(folder.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime_ns)
+    return [path.parent for path in configs] or [folder]
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, ...]]:

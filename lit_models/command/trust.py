@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
+
 from datamodules.errors import InputError
 from lit_models.command.classes import named_class
 
@@ -74,11 +76,13 @@ def check_calls(config: Any, found: bool, key: str = "") -> None:
         InputError: Naming the option and what it would call.
     """
     where = key.removeprefix(".").replace("init_args.", "")
-    if hasattr(config, "items"):
+    if isinstance(config, (Mapping, Namespace)):
         class_path = config.get("class_path")
         if isinstance(class_path, str) and not inspect.isclass(named_class(class_path)):
             raise InputError(f"{where}: {class_path} is no class; name one")
-        for name, value in vars(config).items() if hasattr(config, "__dict__") else config.items():
+        for name, value in (
+            vars(config).items() if isinstance(config, Namespace) else config.items()
+        ):
             check_calls(value, found, f"{key}.{name}")
     elif isinstance(config, (list, tuple)):
         for value in config:
