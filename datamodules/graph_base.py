@@ -1,5 +1,6 @@
 """What datamodules of graphs share: block-diagonal batches, their loader, one row per target."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from datamodules.loading.loader import EpochSampler, TensorLoader
 from datamodules.loading.neighbors import NeighborLoader
 
 Level = Literal["node", "edge", "graph"]
+_MAX_STEPS = 10
 
 
 def _joined(parts: Sequence[Any]) -> Tensor | None:
@@ -226,6 +228,16 @@ class GraphsDataModule(LitDataModule[GraphBatch]):
     def edge_features(self) -> int:
         """Number of features of an edge beside its weight."""
         return 0
+
+    def fitting_batches(self) -> Iterator[GraphBatch]:
+        """Training batches to solve a linear model on, the same on every rank.
+
+        Of one graph, whose steps may differ in what they show, ten; of several graphs an epoch.
+        """
+        options = {"shuffle": True, "drop_last": False, "rank": 0, "world_size": 1}
+        data = self.split("train")
+        loader = self._make_loader(data, self.batch_size, seed=self.seed, **options)
+        yield from itertools.islice(loader, _MAX_STEPS if data.num_graphs == 1 else None)
 
     def _make_loader(self, data: GraphBatch, batch_size: int, **options: Any) -> Any:
         if options["shuffle"] and self.num_neighbors is not None:

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from datamodules.batches import GraphBatch
 from lit_models.families.graph_task import LitGraphModel, Task, task_metrics
+from lit_models.families.linear_share import LinearShare
 from lit_models.layers.graph import FeatureDropout, FeatureLinear, LastResult
 from lit_models.layers.graph_attention import (
     AttentionEdges,
@@ -155,6 +156,8 @@ class LitGAT(LitGraphModel):
         skip: Whether to add a linear map of a node's own state to each layer.
         encoder_size: Width of a perceptron layer before the first attention layer; 0 for none.
         task: Whether a node has a class, several labels at once, or one or more numbers.
+        linear_model: Whether a linear model of a target's own features has a share of the scores,
+            chosen on the validation targets.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -178,6 +181,7 @@ class LitGAT(LitGraphModel):
         skip: bool = False,
         encoder_size: int = 0,
         task: Task = "classification",
+        linear_model: bool = False,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -185,6 +189,8 @@ class LitGAT(LitGraphModel):
         self.task = task
         if task == "regression":
             self.y_scaler = Standardize(num_classes)
+        if linear_model:
+            self.linear = LinearShare(in_features, num_classes)
         self.net = GAT(
             in_features=in_features,
             hidden_size=hidden_size,
@@ -201,6 +207,8 @@ class LitGAT(LitGraphModel):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """Logits, or numbers in the units of the data, ``(N, K)``."""
         out: Tensor = self.net(x, edge_index)[0]
+        if self.linear is not None:
+            out = self.linear(out, x)
         return self.y_scaler.inverse(out) if self.task == "regression" else out
 
     def embeddings(self, batch: GraphBatch) -> Tensor:

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from datamodules.batches import GraphBatch
 from lit_models.families.graph_task import LitGraphModel, Task, task_metrics
+from lit_models.families.linear_share import LinearShare
 from lit_models.layers.graph import Adjacency, AdjacencyCache, FeatureDropout, FeatureLinear
 from lit_models.layers.standardize import Standardize
 
@@ -134,6 +135,8 @@ class LitGCN(LitGraphModel):
         skip: Whether a node's own state also enters each convolution with weights of its own.
         cached: Whether the normalised adjacency is kept while the graph stays the same.
         task: Whether a node has a class, several labels at once, or one or more numbers.
+        linear_model: Whether a linear model of a target's own features has a share of the scores,
+            chosen on the validation targets.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -155,6 +158,7 @@ class LitGCN(LitGraphModel):
         skip: bool = False,
         cached: bool = True,
         task: Task = "classification",
+        linear_model: bool = False,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -162,6 +166,8 @@ class LitGCN(LitGraphModel):
         self.task = task
         if task == "regression":
             self.y_scaler = Standardize(num_classes)
+        if linear_model:
+            self.linear = LinearShare(in_features, num_classes)
         self.net = GCN(
             in_features, hidden_size, num_classes, num_layers, dropout, encoder_size, skip, cached
         )
@@ -169,6 +175,8 @@ class LitGCN(LitGraphModel):
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         """Logits, or numbers in the units of the data, ``(N, K)``."""
         out: Tensor = self.net(x, edge_index, edge_weight)[0]
+        if self.linear is not None:
+            out = self.linear(out, x)
         return self.y_scaler.inverse(out) if self.task == "regression" else out
 
     def embeddings(self, batch: GraphBatch) -> Tensor:

@@ -30,6 +30,7 @@ from torch_geometric.utils import scatter
 from datamodules.batches import GraphBatch
 from datamodules.errors import InputError
 from lit_models.families.graph_task import NO_STATE, Level, LitGraphModel, Task, task_metrics
+from lit_models.families.linear_share import LinearShare
 from lit_models.layers.graph import FeatureLinear
 from lit_models.layers.standardize import Standardize
 
@@ -250,6 +251,8 @@ class LitGraphNetwork(LitGraphModel):
         global_state: Whether a graph has a state of its own; without one its neighbours can be
             sampled.
         dropout: Probability of dropping a unit of the first states and before the last layer.
+        linear_model: Whether a linear model of a target's own features has a share of the scores,
+            chosen on the validation targets.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -275,6 +278,7 @@ class LitGraphNetwork(LitGraphModel):
         shared: bool = False,
         global_state: bool = True,
         dropout: float = 0.0,
+        linear_model: bool = False,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -294,10 +298,14 @@ class LitGraphNetwork(LitGraphModel):
             dropout=dropout,
         )
         self.y_scaler = Standardize(out_features if task == "regression" else 1)
+        if linear_model:
+            if level == "edge":
+                raise ValueError("linear_model has no features of an edge; leave it out")
+            self.linear = LinearShare(in_features, out_features, of_graphs=level == "graph")
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Logits, or numbers in the units of the data."""
-        out = self.outputs(batch)
+        out = self.mixed(batch)
         return self.y_scaler.inverse(out) if self.task == "regression" else out
 
     def outputs(self, batch: GraphBatch) -> Tensor:

@@ -1,8 +1,10 @@
 """What all models of graphs share: the task of a target, its loss, metrics and predictions."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Accuracy, MeanAbsoluteError, MeanSquaredError, Metric
@@ -11,6 +13,7 @@ from torchmetrics.classification import MultilabelF1Score
 from datamodules.batches import GraphBatch
 from datamodules.errors import InputError
 from lit_models.base import LitModule, StepOutput
+from lit_models.families.linear_share import LinearShare
 from lit_models.layers.standardize import Standardize
 from lit_models.metrics.graph_scores import BinaryCrossEntropy, LinkScores
 from lit_models.metrics.scores import CrossEntropy
@@ -27,11 +30,74 @@ class LitGraphModel(LitModule):
     """What all models of graphs share: a task's loss, and the columns of its predictions.
 
     A model makes its metrics with :func:`task_metrics`, says its ``task`` and writes
-    :meth:`outputs`; for numbers it has a ``y_scaler``.
+    :meth:`outputs`; for numbers it has a ``y_scaler``, and a ``linear`` where a linear model has a
+    share of the scores.
+
+    Args:
+        metrics: Metrics by name; copies of them judge validation and test.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
     """
 
     task: Task = "classification"
     y_scaler: Standardize
+
+    def __init__(
+        self,
+        metrics: Mapping[str, Metric],
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(metrics, optimizer, lr_scheduler)
+        self.linear: LinearShare | None = None
+        self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def take_scale(self, datamodule: Any) -> None:
+        """As every model, and solves the linear model on the training targets."""
+        super().take_scale(datamodule)
+        if self.linear is not None and hasattr(datamodule, "fitting_batches"):
+            scale = self.y_scaler if self.task == "regression" else None
+            self.linear.fit(datamodule.fitting_batches(), self.task, scale)
+
+    def mixed(self, batch: GraphBatch) -> Tensor:
+        """As :meth:`outputs`, with the share of the linear model."""
+        out = self.outputs(batch)
+        return out if self.linear is None else self.linear(out, self.linear.features(batch))
+
+    def eval_step(self, batch: GraphBatch) -> StepOutput:
+        """As :meth:`step`, of the scores with the share of the linear model."""
+        return self.judged(self.mixed(batch)[batch.mask], batch.y[batch.mask])
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets what was kept of the validation before."""
+        self._validated = []
+
+    def validation_step(self, batch: GraphBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Keeps both models' scores until the best share is known."""
+        if self.linear is None:
+            return super().validation_step(batch, batch_idx)
+        scores, target = self.outputs(batch)[batch.mask], batch.y[batch.mask]
+        linear = self.linear.model(self.linear.features(batch))[batch.mask]
+        self._validated.append((scores, linear, target))
+        output = self.judged(scores, target)
+        return {"preds": output.preds, "target": output.target}
+
+    def on_validation_epoch_end(self) -> None:
+        """Takes the share of the linear model that is best on the validation targets."""
+        if self.linear is not None:
+            kept, self._validated = self._validated, []
+
+            def loss_of(scores: Tensor, target: Tensor) -> tuple[Tensor, int | Tensor]:
+                output = self.judged(scores, target)
+                return output.loss, output.num_targets
+
+            self.linear.choose(kept, loss_of, self._sum_over_ranks)
+            share = self.linear.share
+            for scores, linear, target in kept:
+                output = self.judged(scores + share * (linear - scores), target)
+                self._accumulate("val", output)
+                self.update_metrics(self.val_metrics, output)
+        super().on_validation_epoch_end()
 
     def setup(self, stage: str) -> None:
         """As every model, once the layers can read the neighbours that are sampled."""
@@ -58,7 +124,10 @@ class LitGraphModel(LitModule):
         Raises:
             ValueError: If the targets are not of the model's task.
         """
-        out, target = self.outputs(batch)[batch.mask], batch.y[batch.mask]
+        return self.judged(self.outputs(batch)[batch.mask], batch.y[batch.mask])
+
+    def judged(self, out: Tensor, target: Tensor) -> StepOutput:
+        """Loss and predictions of scores ``(M, K)`` of some targets."""
         if self.task == "classification":
             if target.is_floating_point():
                 raise ValueError(
@@ -80,7 +149,7 @@ class LitGraphModel(LitModule):
 
     def predict_step(self, batch: GraphBatch, batch_idx: int = 0) -> dict[str, Tensor]:
         """Class and probabilities, or numbers, of each scored target, and its true value."""
-        out, target = self.outputs(batch)[batch.mask], batch.y[batch.mask]
+        out, target = self.mixed(batch)[batch.mask], batch.y[batch.mask]
         if self.task == "regression":
             return {"prediction": self.y_scaler.inverse(out), "target": target}
         if self.task == "multilabel":
