@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from lit_models.training.startup import standing_in
+from lit_models.training.startup import _Later, standing_in
 
 
 def run(code):
@@ -15,14 +15,14 @@ def run(code):
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
-def test_lightning_comes_without_the_signal_processing_of_torchmetrics():
+def test_lightning_comes_without_what_torchmetrics_needs_for_a_few_scores():
     assert (
         run("""
         import sys
         from lit_models.training.startup import light_lightning
         with light_lightning():
             import lightning
-        assert "scipy.signal" not in sys.modules and "pandas" not in sys.modules
+        assert not {"scipy.signal", "pandas", "transformers"} & set(sys.modules)
         import scipy.signal
         from scipy.signal.windows import hamming
         print(len(scipy.signal.lfilter([1.0], [1.0], [1.0, 2.0])), len(hamming(3)))
@@ -74,6 +74,17 @@ def test_a_stand_in_gives_way_to_the_module(monkeypatch):
     import wave
 
     assert issubclass(wave.Error, Exception)
+
+
+def test_a_name_of_a_stand_in_loads_the_module_once_it_is_used(monkeypatch):
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    with standing_in("wave", Wave_read=_Later("wave", "Wave_read")):
+        from wave import Wave_read
+    assert "wave" not in sys.modules
+    method = Wave_read.getnframes
+    import wave
+
+    assert method is wave.Wave_read.getnframes
 
 
 def test_a_loaded_module_is_left_alone():

@@ -7,11 +7,13 @@ r"""An interpolated n-gram model of tokens: what counting alone predicts.
 with the last k tokens :math:`h_k` and their number of different successors N; :math:`P_{-1}` is
 uniform, and a history never seen leaves everything to the shorter one. Witten and Bell, "The
 Zero-Frequency Problem" (1991), interpolated; their weight w is 1, and a larger one suits long
-histories. Histories are counted by sorted 64-bit
-fingerprints, so that any vocabulary is counted in a few numbers a token.
+histories. Tokens are counted as sorted
+64-bit numbers, a fingerprint of the history before the token, so that any vocabulary is counted in
+a few numbers a token.
 """
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,70 +22,92 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 _WEIGHTS = (1.0, 4.0)
 
 
-def _fingerprints(tokens: Array, length: int) -> Array:
-    """One number for each ``length`` tokens in a row, ``(N - length + 1,)``; 0 for none."""
-    keys = np.zeros(len(tokens) - length + 1, dtype=np.uint64)
+class _Counts(NamedTuple):
+    """What one order counts: its grams, sorted, and their histories, sorted."""
+
+    grams: Array
+    counts: Array
+    histories: Array
+    totals: Array
+    kinds: Array
+
+
+def _grams(tokens: Array, order: int, bits: int) -> Array:
+    """Fingerprint of a history, then the token after it, for each ``order`` tokens in a row."""
+    count = max(len(tokens) - order + 1, 0)
+    keys = np.zeros(count, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        for shift in range(length):
-            part = tokens[shift : len(tokens) - length + 1 + shift].astype(np.uint64)
-            keys = (keys ^ (part + np.uint64(1))) * _MIX
+        for shift in range(order - 1):
+            keys ^= tokens[shift : shift + count].astype(np.uint64) + np.uint64(1)
+            keys *= _MIX
             keys ^= keys >> np.uint64(29)
+    keys <<= np.uint64(bits)
+    keys |= tokens[order - 1 : order - 1 + count].astype(np.uint64)
     return keys
 
 
-def _look_up(keys: Array, values: Array, asked: Array) -> Array:
+def _begins(values: Array) -> Array:
+    """Where runs of equal values begin in sorted ones."""
+    return np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])
+
+
+def _count(tokens: Array, order: int, bits: int) -> _Counts:
+    keys = _grams(tokens, order, bits)
+    keys.sort()
+    begins = _begins(keys)
+    grams, counts = keys[begins], np.diff(begins, append=len(keys))
+    histories = grams >> np.uint64(bits)
+    begins = _begins(histories)
+    totals = np.add.reduceat(counts, begins) if len(begins) else counts
+    return _Counts(grams, counts, histories[begins], totals, np.diff(begins, append=len(histories)))
+
+
+def _look_up(keys: Array, asked: Array, *values: Array) -> list[Array]:
     """Values of the asked keys among sorted ones; 0 where there is none."""
     if len(keys) == 0:
-        return np.zeros(len(asked), dtype=values.dtype)
+        return [np.zeros(len(asked), dtype=kind.dtype) for kind in values]
     place = np.searchsorted(keys, asked).clip(max=len(keys) - 1)
-    return np.where(keys[place] == asked, values[place], 0)
+    known = keys[place] == asked
+    return [np.where(known, kind[place], 0) for kind in values]
 
 
 def ngram_probabilities(
-    train: Array, test: Array, num_tokens: int, max_order: int, weight: float = 1.0
-) -> list[Array]:
-    """Probability of each test token but the first, by models of growing order.
+    train: Array,
+    texts: Sequence[Array],
+    num_tokens: int,
+    max_order: int,
+    weights: Sequence[float] = (1.0,),
+) -> Iterator[list[Array]]:
+    """Probability of each token but the first of some texts, by models of growing order.
 
     Args:
         train: Tokens that are counted, ``(N,)``.
-        test: Tokens that are predicted, ``(M,)``.
+        texts: Tokens that are predicted, each ``(M,)``.
         num_tokens: Size of the vocabulary.
         max_order: Longest n; the n-gram sees n - 1 tokens.
-        weight: Weight w of the shorter history.
+        weights: Weights w of the shorter history.
 
-    Returns:
-        For n = 1, 2, ..., each ``(M - 1,)``; a place with fewer tokens before it than n - 1 has the
-        probability of the longest model that it has tokens for.
+    Yields:
+        For n = 1, 2, ... and each text, ``(number of weights, M - 1)``; a place with fewer tokens
+        before it than n - 1 has the probability of the longest model that it has tokens for.
     """
-    probability = np.full(len(test) - 1, 1 / num_tokens)
-    found = []
+    bits = max(num_tokens - 1, 1).bit_length()
+    found = [np.full((len(weights), len(text) - 1), 1 / num_tokens) for text in texts]
     for order in range(1, max_order + 1):
-        grams, first, counts = np.unique(
-            _fingerprints(train, order), return_index=True, return_counts=True
-        )
-        # Grams by their history: its own first tokens, none for single tokens.
-        histories, group = np.unique(
-            _fingerprints(train[:-1], order - 1)[first]
-            if order > 1
-            else np.zeros(len(first), np.uint64),
-            return_inverse=True,
-        )
-        totals, kinds = np.bincount(group, weights=counts), np.bincount(group)
-        asked = _fingerprints(test, order)[1 if order == 1 else 0 :]
-        history = (
-            _fingerprints(test[:-1], order - 1) if order > 1 else np.zeros(len(asked), np.uint64)
-        )
-        count, total = _look_up(grams, counts, asked), _look_up(histories, totals, history)
-        # The first scored token with enough before it.
-        where = slice(max(order - 2, 0), None)
-        shorter = probability[where]
-        kind = weight * _look_up(histories, kinds, history)
-        probability = probability.copy()
-        probability[where] = np.where(
-            total > 0, (count + kind * shorter) / np.maximum(total + kind, 1), shorter
-        )
-        found.append(probability)
-    return found
+        counts = _count(train, order, bits)
+        for text, probability in zip(texts, found, strict=True):
+            asked = _grams(text, order, bits)[1 if order == 1 else 0 :]
+            (count,) = _look_up(counts.grams, asked, counts.counts)
+            total, kinds = _look_up(
+                counts.histories, asked >> np.uint64(bits), counts.totals, counts.kinds
+            )
+            # The first scored token with enough before it.
+            where = slice(max(order - 2, 0), None)
+            for weight, row in zip(weights, probability, strict=True):
+                kind = weight * kinds
+                mixed = (count + kind * row[where]) / np.maximum(total + kind, 1)
+                row[where] = np.where(total > 0, mixed, row[where])
+        yield found
 
 
 def ngram_cross_entropy(
@@ -93,18 +117,17 @@ def ngram_cross_entropy(
 
     Args:
         train: Tokens that are counted, ``(N,)``.
-        val: Tokens that choose the order.
+        val: Tokens that choose the order and the weight.
         test: Tokens that are scored, but for the first.
         num_tokens: Size of the vocabulary.
         max_order: Longest n.
     """
-    costs = {
-        (float(-np.log(found).mean()), order, weight)
-        for weight in _WEIGHTS
+    costs = [
+        (on_val, order, on_test)
         for order, found in enumerate(
-            ngram_probabilities(train, val, num_tokens, max_order, weight), 1
+            ngram_probabilities(train, (val, test), num_tokens, max_order, _WEIGHTS), 1
         )
-    }
-    _, order, weight = min(costs)
-    found = ngram_probabilities(train, test, num_tokens, order, weight)[-1]
-    return order, float(-np.log(found).mean())
+        for on_val, on_test in zip(*(-np.log(rows).mean(1) for rows in found), strict=True)
+    ]
+    _, order, value = min(costs)
+    return order, float(value)

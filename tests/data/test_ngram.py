@@ -27,7 +27,7 @@ def by_dictionary(train, history, token, order, num_tokens):
 def test_probabilities_are_those_of_counts():
     rng = np.random.default_rng(0)
     train, test = rng.integers(5, size=60), rng.integers(5, size=12)
-    for order, found in enumerate(ngram_probabilities(train, test, 5, 4), 1):
+    for order, ((found,),) in enumerate(ngram_probabilities(train, [test], 5, 4), 1):
         for place in range(1, len(test)):
             some = min(order, place + 1)
             history = test[:place].tolist()
@@ -38,9 +38,9 @@ def test_probabilities_are_those_of_counts():
 def test_probabilities_sum_to_one():
     train = np.random.default_rng(1).integers(6, size=300)
     rows = [np.array([1, 2, 3, token]) for token in range(6)]
-    for order in range(4):
-        total = sum(ngram_probabilities(train, row, 6, 4)[order][-1] for row in rows)
-        assert total == pytest.approx(1, abs=1e-12)
+    for found in ngram_probabilities(train, rows, 6, 4, (1.0, 4.0)):
+        total = sum(probabilities[:, -1] for probabilities in found)
+        assert total == pytest.approx([1, 1], abs=1e-12)
 
 
 def test_it_learns_a_chain_of_order_two():
@@ -49,3 +49,10 @@ def test_it_learns_a_chain_of_order_two():
     order, found = ngram_cross_entropy(train, test[:2000], test, 12)
     assert order == 3
     assert 0 < found - data.optimum["test/cross_entropy"].value < 0.1
+
+
+def test_a_text_shorter_than_the_order_is_counted():
+    train, test = np.array([1, 0]), np.array([1, 0, 1])
+    order, found = ngram_cross_entropy(train, test, test, 2)
+    assert 1 <= order <= 6
+    assert 0 < found < 1
