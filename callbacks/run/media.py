@@ -38,7 +38,12 @@ def send_rows(
     """Hands a table of texts over, as a table or as one text."""
     text = "\n\n---\n\n".join("\n\n".join(row) for row in rows)
     if isinstance(logger, WandbLogger):
-        logger.log_text(name, columns=list(columns), data=[list(row) for row in rows])
+        import wandb
+
+        table = wandb.Table(columns=list(columns))  # whole rows at once would load pandas
+        for row in rows:
+            table.add_data(*row)
+        logger.log_metrics({name: table})
     elif isinstance(logger, TensorBoardLogger):
         logger.experiment.add_text(name, text, step)
     elif isinstance(logger, MLFlowLogger):

@@ -20,6 +20,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _WEIGHTS = (1.0, 4.0)
+_PIECE = 65_536  # tokens, so that what lies between takes no memory to speak of
 
 
 class _Counts(NamedTuple):
@@ -34,15 +35,16 @@ class _Counts(NamedTuple):
 
 def _grams(tokens: Array, order: int, bits: int) -> Array:
     """Fingerprint of a history, then the token after it, for each ``order`` tokens in a row."""
-    count = max(len(tokens) - order + 1, 0)
-    keys = np.zeros(count, dtype=np.uint64)
-    with np.errstate(over="ignore"):
+    keys = np.zeros(max(len(tokens) - order + 1, 0), dtype=np.uint64)
+    for start in range(0, len(keys), _PIECE):
+        piece = keys[start : start + _PIECE]
+        after = tokens[start : start + len(piece) + order - 1].astype(np.uint64)
         for shift in range(order - 1):
-            keys ^= tokens[shift : shift + count].astype(np.uint64) + np.uint64(1)
-            keys *= _MIX
-            keys ^= keys >> np.uint64(29)
-    keys <<= np.uint64(bits)
-    keys |= tokens[order - 1 : order - 1 + count].astype(np.uint64)
+            piece ^= after[shift : shift + len(piece)] + np.uint64(1)
+            piece *= _MIX
+            piece ^= piece >> np.uint64(29)
+        piece <<= np.uint64(bits)
+        piece |= after[order - 1 :]
     return keys
 
 
@@ -55,11 +57,17 @@ def _count(tokens: Array, order: int, bits: int) -> _Counts:
     keys = _grams(tokens, order, bits)
     keys.sort()
     begins = _begins(keys)
-    grams, counts = keys[begins], np.diff(begins, append=len(keys))
+    grams, counts = keys[begins], _lengths(begins, len(keys))
+    del keys
     histories = grams >> np.uint64(bits)
     begins = _begins(histories)
     totals = np.add.reduceat(counts, begins) if len(begins) else counts
-    return _Counts(grams, counts, histories[begins], totals, np.diff(begins, append=len(histories)))
+    return _Counts(grams, counts, histories[begins], totals, _lengths(begins, len(histories)))
+
+
+def _lengths(begins: Array, end: int) -> Array:
+    """Lengths of runs."""
+    return np.diff(begins, append=end).astype(np.int32)
 
 
 def _look_up(keys: Array, asked: Array, *values: Array) -> list[Array]:
@@ -94,20 +102,31 @@ def ngram_probabilities(
     bits = max(num_tokens - 1, 1).bit_length()
     found = [np.full((len(weights), len(text) - 1), 1 / num_tokens) for text in texts]
     for order in range(1, max_order + 1):
-        counts = _count(train, order, bits)
-        for text, probability in zip(texts, found, strict=True):
-            asked = _grams(text, order, bits)[1 if order == 1 else 0 :]
-            (count,) = _look_up(counts.grams, asked, counts.counts)
-            total, kinds = _look_up(
-                counts.histories, asked >> np.uint64(bits), counts.totals, counts.kinds
-            )
-            # The first scored token with enough before it.
-            where = slice(max(order - 2, 0), None)
-            for weight, row in zip(weights, probability, strict=True):
-                kind = weight * kinds
-                mixed = (count + kind * row[where]) / np.maximum(total + kind, 1)
-                row[where] = np.where(total > 0, mixed, row[where])
+        _interpolate(found, texts, _count(train, order, bits), order, bits, weights)
         yield found
+
+
+def _interpolate(
+    found: Sequence[Array],
+    texts: Sequence[Array],
+    counts: _Counts,
+    order: int,
+    bits: int,
+    weights: Sequence[float],
+) -> None:
+    """Turns the probabilities of one order into those of the next."""
+    for text, probability in zip(texts, found, strict=True):
+        asked = _grams(text, order, bits)[1 if order == 1 else 0 :]
+        (count,) = _look_up(counts.grams, asked, counts.counts)
+        total, kinds = _look_up(
+            counts.histories, asked >> np.uint64(bits), counts.totals, counts.kinds
+        )
+        # The first scored token with enough before it.
+        where = slice(max(order - 2, 0), None)
+        for weight, row in zip(weights, probability, strict=True):
+            kind = weight * kinds
+            mixed = (count + kind * row[where]) / np.maximum(total + kind, 1)
+            row[where] = np.where(total > 0, mixed, row[where])
 
 
 def ngram_cross_entropy(

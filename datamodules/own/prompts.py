@@ -17,9 +17,8 @@ Prompting" (2022); Kojima et al., "Large Language Models are Zero-Shot Reasoners
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -35,6 +34,9 @@ from datamodules.files.tokenization import (
     say_unknown,
 )
 from datamodules.loading.masking import IGNORE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PromptKind = Literal["plain", "instruction", "zero_shot", "few_shot", "chain_of_thought", "role"]
 _NEEDS = {
@@ -155,8 +157,10 @@ class TextEnds:
         text = self.tokenizer.decode(tokens, skip_special_tokens=False)
         return any(sign in text for sign in self.stop)
 
-    def completions(self, prompts: Sequence[str], outputs: Mapping[str, Tensor]) -> pd.DataFrame:
+    def completions(self, prompts: Sequence[str], outputs: Mapping[str, Tensor]) -> "pd.DataFrame":
         """One row per prompt, with its completion up to where it ended, and why it ended."""
+        import pandas as pd  # a third of a second that a fit need not wait for
+
         lengths, reasons = outputs["num_tokens"].tolist(), outputs["ended"].tolist()
         rows = [
             row[: length - (reason == 1)]
@@ -254,6 +258,6 @@ class PromptsDataModule(TextEnds, LitDataModule[TokenBatch]):
             raise InputError("a file of prompts is for predict; fit and test need a text")
         return prompt_batch(self.prompts, self.tokenizer)
 
-    def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
+    def prediction_frame(self, outputs: Mapping[str, Tensor]) -> "pd.DataFrame":
         """Prompt and completion."""
         return self.completions(self.prompts, outputs)

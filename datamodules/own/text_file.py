@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -27,8 +26,11 @@ from datamodules.own.ngram import ngram_cross_entropy
 from datamodules.own.passages import Passages, cut_pairs, num_words
 from datamodules.own.prompts import PromptTemplate, TextEnds, prompt_batch, read_lines
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _MOST_COUNTED = 5_000_000  # tokens, a few seconds' work
-_EVAL_TOKENS = 4096  # of a batch
+_EVAL_TOKENS = 2048  # of a batch
 
 
 class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
@@ -331,7 +333,7 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
             "read with the run's vocabulary, and may hold text that was trained on"
         )
 
-    def prediction_frame(self, outputs: Mapping[str, Tensor]) -> pd.DataFrame:
+    def prediction_frame(self, outputs: Mapping[str, Tensor]) -> "pd.DataFrame":
         """Prompt and completion; without prompts, the text of each row and of its completion."""
         if "completion" not in outputs:
             return super().prediction_frame(outputs)
