@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.errors import InputError
+from datamodules.files.notes import say
+from datamodules.files.packed import BROKEN, suffix_of, unpacked
 
 _PIECE = 1 << 20  # bytes read at a time
 _SUFFIXES = (".txt", ".md", ".jsonl")
@@ -28,7 +30,7 @@ class Documents(NamedTuple):
     @property
     def several(self) -> bool:
         """Whether there may be more than one document."""
-        return len(self.files) > 1 or self.files[0].suffix == ".jsonl"
+        return len(self.files) > 1 or suffix_of(self.files[0]) == ".jsonl"
 
     def __str__(self) -> str:
         first = str(self.files[0])
@@ -50,7 +52,7 @@ class Documents(NamedTuple):
             InputError: Naming the file, and the byte or row, that cannot be read.
         """
         for file in self.files:
-            if file.suffix == ".jsonl":
+            if suffix_of(file) == ".jsonl":
                 yield from ((text, True) for text in _rows(file, self.field))
             else:
                 yield from _whole_lines(file)
@@ -71,11 +73,7 @@ def find_documents(path: str | Sequence[str], field: str = "text") -> Documents:
     for one in [path] if isinstance(path, str) else path:
         found = [Path(one)]
         if Path(one).is_dir():
-            found = sorted(p for p in Path(one).rglob("*") if p.suffix in _SUFFIXES)
-            if not found:
-                raise InputError(
-                    f"no {', '.join(_SUFFIXES)} file in the folder {one!r}; give one with texts"
-                )
+            found = _texts_in(Path(one))
         elif not Path(one).exists() and any(sign in one for sign in "*?["):
             root = Path(Path(one).anchor)
             found = sorted(p for p in root.glob(str(Path(one).relative_to(root))) if p.is_file())
@@ -85,6 +83,24 @@ def find_documents(path: str | Sequence[str], field: str = "text") -> Documents:
     if not files:
         raise InputError("path names no file; give the path of a text file")
     return Documents(list(dict.fromkeys(files)), field)
+
+
+def _texts_in(folder: Path) -> list[Path]:
+    """Texts of a folder and those inside it; what is left out is said."""
+    inside = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    seen = sorted(path for path in inside if not any(part[0] == "." for part in path.parts))
+    found = [folder / path for path in seen if suffix_of(path) in _SUFFIXES]
+    if not found:
+        raise InputError(
+            f"no {', '.join(_SUFFIXES)} file in the folder '{folder}'; give one with texts"
+        )
+    others = [path for path in seen if suffix_of(path) not in _SUFFIXES]
+    if others:
+        say(
+            f"{folder}: {len(others)} of {len(seen)} files are no {', '.join(_SUFFIXES)} and are "
+            f"left out, such as {others[0]}; a pattern such as '{folder}/*' reads all"
+        )
+    return found
 
 
 def text_lines(path: str, wanted: str) -> list[str]:
@@ -110,19 +126,28 @@ def text_lines(path: str, wanted: str) -> list[str]:
 def _decoded(path: Path) -> Iterator[str]:
     utf8 = codecs.getincrementaldecoder("utf-8-sig")()
     decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
-    offset = 0
+    offset, chunk = 0, b""
     try:
-        with path.open("rb") as file:
+        with unpacked(path) as (packing, file):
+            if packing:
+                say(f"{path}: unpacked from {packing}")
             while chunk := file.read(_PIECE):
+                if b"\0" in chunk:
+                    place = offset + chunk.index(b"\0")
+                    raise InputError(
+                        f"{path} is not UTF-8 text (byte {place} is NUL); save it as UTF-8"
+                    )
                 yield decoder.decode(chunk)
                 offset += len(chunk)
-            chunk = b""
             yield decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         place = offset + len(chunk) - len(error.object) + error.start
         raise InputError(f"{path} is not UTF-8 text (byte {place}); save it as UTF-8") from error
+    except BROKEN as error:
+        raise InputError(f"{path} cannot be unpacked: {error}; copy it again") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; ask for access") from error
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot read {path}: {reason}; ask for access") from error
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[str, bool]]:
@@ -172,6 +197,9 @@ def _object(line: str, where: str) -> dict[str, object]:
 
 def _text(row: dict[str, object], field: str, where: str) -> str:
     text = row.get(field)
+    if field in row and not isinstance(text, str):
+        found = json.dumps(text)
+        raise InputError(f"{where}: the field {field!r} is {found:.40}, not a text; mend it")
     if not isinstance(text, str):
         known = ", ".join(map(repr, row)) or "no fields"
         raise InputError(f"{where}: no text in the field {field!r}; it has {known}: set field")

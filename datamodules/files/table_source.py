@@ -4,41 +4,28 @@ Compression, encoding and separator are found from the file's own bytes; what is
 said in one line. A cell is never interpreted here.
 """
 
-import bz2
 import codecs
 import csv
-import gzip
 import io
-import lzma
 import re
 import sys
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from datamodules.errors import InputError
+from datamodules.files.packed import BROKEN, unpacked
 
 Array = np.ndarray[Any, Any]
 
-_OPENERS: dict[bytes, tuple[str, Any]] = {
-    b"\x1f\x8b": ("gzip", gzip.open),
-    b"BZh": ("bz2", bz2.open),
-    b"\xfd7zXZ\x00": ("xz", lzma.open),
-}
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SEPARATOR_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
-_BROKEN = (
-    *(csv.Error, EOFError, zlib.error),
-    *(zipfile.BadZipFile, lzma.LZMAError, gzip.BadGzipFile),
-)
 # So few that the lists of a block do not set off the search for reference cycles, which walks all
 # that a process holds.
 BLOCK_ROWS = 512
@@ -118,7 +105,7 @@ def _plain_errors(path: Path) -> Iterator[None]:
     """Turns the errors of reading a file into one line."""
     try:
         yield
-    except _BROKEN as error:
+    except (csv.Error, *BROKEN) as error:
         raise InputError(f"{path} is not a CSV table: {str(error).strip()}") from error
     except UnicodeError as error:
         raise InputError(f"{path} is not text: {error}; save it as UTF-8 CSV") from error
@@ -127,31 +114,9 @@ def _plain_errors(path: Path) -> Iterator[None]:
         raise InputError(f"cannot read {path}: {reason}; ask for access") from error
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[str | None, IO[bytes]]]:
-    """The file's own bytes, unpacked, and what they were packed with."""
-    with path.open("rb") as raw:
-        head = raw.read(6)
-        raw.seek(0)
-        for magic, (name, opener) in _OPENERS.items():
-            if head.startswith(magic):
-                with opener(raw) as unpacked:
-                    yield name, unpacked
-                return
-        if not head.startswith(b"PK\x03\x04"):
-            yield None, raw
-            return
-        with zipfile.ZipFile(raw) as archive:
-            members = [name for name in archive.namelist() if not name.endswith("/")]
-            if len(members) != 1:
-                raise InputError(f"{path} holds {len(members)} files; unpack the one to read")
-            with archive.open(members[0]) as unpacked:
-                yield "zip", unpacked
-
-
 def _scan(path: Path) -> tuple[str | None, str]:
     """Compression and encoding, from every byte of the file."""
-    with _opened(path) as (compression, file):
+    with unpacked(path) as (compression, file):
         head = file.read(4)
         for bom, encoding in _BOMS:
             if head.startswith(bom):
@@ -191,7 +156,7 @@ def _control_byte(block: bytes) -> int | None:
 
 def _single_byte(path: Path) -> str:
     """The encoding of a file that is not UTF-8: Windows' where it can be, else ISO's."""
-    with _opened(path) as (_, file):
+    with unpacked(path) as (_, file):
         while block := file.read(_BLOCK):
             try:
                 block.decode("cp1252")
@@ -204,7 +169,7 @@ def _blocks(path: Path, encoding: str, separator: str, size: int = BLOCK_ROWS) -
     """Records of a text file, ``size`` at a time."""
     csv.field_size_limit(sys.maxsize)
     with (
-        _opened(path) as (_, file),
+        unpacked(path) as (_, file),
         io.TextIOWrapper(file, encoding=encoding, newline="") as text,
     ):
         reader = csv.reader(text, delimiter=separator, strict=True)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from datamodules.errors import InputError
 from datamodules.files.documents import read_json_rows, text_lines
 from datamodules.files.notes import say
+from datamodules.files.packed import suffix_of
 
 _WANTED = "source<TAB>target lines"
 
@@ -79,7 +80,7 @@ def _rows(
     """Name of the file, and the sides of each of its lines."""
     if not isinstance(path, str):
         return _two_files(path)
-    if Path(path).suffix == ".jsonl":
+    if suffix_of(Path(path)) == ".jsonl":
         if len(fields) != 2:
             raise InputError(f"fields names the source and the target, got {list(fields)}")
         wanted = fields if need_target else fields[:1]

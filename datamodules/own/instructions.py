@@ -15,6 +15,7 @@ from datamodules.batches import TokenBatch
 from datamodules.errors import InputError
 from datamodules.files.documents import read_json_rows
 from datamodules.files.notes import say
+from datamodules.files.packed import suffix_of
 from datamodules.files.tables import read_table
 from datamodules.files.tokenization import (
     END_OF_TEXT,
@@ -93,7 +94,7 @@ class InstructionsDataModule(TextEnds, LitDataModule[TokenBatch]):
 
     def _read(self, path: str, columns: Sequence[str]) -> pd.DataFrame:
         """Prompts, and answers where they are asked for, as text."""
-        if Path(path).suffix == ".jsonl":
+        if suffix_of(Path(path)) == ".jsonl":
             frame = pd.DataFrame(read_json_rows(Path(path), columns), columns=list(columns))
         else:
             frame = read_table(path).texts(columns)

@@ -25,7 +25,8 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Split
 from datamodules.batches import TokenBatch
 from datamodules.errors import InputError
-from datamodules.files.documents import text_lines
+from datamodules.files.documents import read_json_rows, text_lines
+from datamodules.files.packed import suffix_of
 from datamodules.files.tokenization import (
     TOKENIZER_KEY,
     adopted_tokenizer,
@@ -118,6 +119,26 @@ def read_lines(path: str) -> list[str]:
     return lines
 
 
+def read_prompts(path: str, column: str = "prompt") -> list[str]:
+    """Prompts of a file: its lines, or a column of a CSV or ``.jsonl`` file.
+
+    Args:
+        path: The file.
+        column: Column or field of the prompts.
+
+    Raises:
+        InputError: If it is missing or empty, or a prompt is.
+    """
+    suffix = suffix_of(Path(path))
+    if suffix == ".jsonl":
+        return [row[0] for row in read_json_rows(Path(path), [column])]
+    if suffix not in (".csv", ".tsv"):
+        return read_lines(path)
+    from datamodules.files.tables import read_table  # which loads pandas
+
+    return [str(text) for text in read_table(path).texts([column])[column]]
+
+
 def prompt_batch(prompts: Sequence[str], tokenizer: Any) -> TokenBatch:
     """Prompts as tokens, padded on the left.
 
@@ -185,7 +206,8 @@ class PromptsDataModule(TextEnds, LitDataModule[TokenBatch]):
     """Prompts for `lit-models predict`, one per line of a file.
 
     Args:
-        path: Text file with one question or prompt per line.
+        path: Text file with one question or prompt per line, or CSV or ``.jsonl`` file with a
+            column or field ``prompt``.
         tokenizer: Vocabulary of the model: a ``tokenizer.json``, a folder that holds one, or the
             checkpoint of a model trained on a text file; by default the run's own.
         context_length: Largest number T of tokens the model sees.
@@ -245,7 +267,7 @@ class PromptsDataModule(TextEnds, LitDataModule[TokenBatch]):
     @cached_property
     def prompts(self) -> list[str]:
         """The filled prompts."""
-        return [self.prompt.fill(line) for line in read_lines(self.path)]
+        return [self.prompt.fill(line) for line in read_prompts(self.path)]
 
     @property
     def predict_split(self) -> Split:

@@ -24,7 +24,7 @@ from datamodules.loading.masking import SPECIAL_TOKENS, MaskingLoader, hide
 from datamodules.loading.text_windows import WindowLoader
 from datamodules.own.ngram import ngram_cross_entropy
 from datamodules.own.passages import Passages, cut_pairs, num_words
-from datamodules.own.prompts import PromptTemplate, TextEnds, prompt_batch, read_lines
+from datamodules.own.prompts import PromptTemplate, TextEnds, prompt_batch, read_prompts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,8 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
         test_fraction: Share of the characters for the test. With 0 the test scores the validation
             part, which also chose the checkpoint.
         mask_probability: Probability of hiding a token.
-        predict_path: Prompts to complete, one per line.
+        predict_path: Prompts to complete, one per line, or in the column or field ``prompt`` of a
+            CSV or ``.jsonl`` file.
         prompt: What to make of each line of ``predict_path``.
         cache_dir: Folder of the encoded text; ``~/.cache/lit-models`` by default.
         batch_size: Windows per optimizer step.
@@ -276,7 +277,7 @@ class TextFileDataModule(TextEnds, LitDataModule[TokenBatch]):
     def prompts(self) -> list[str]:
         """The filled prompts."""
         assert self.predict_path is not None
-        return [self.prompt.fill(line) for line in read_lines(self.predict_path)]
+        return [self.prompt.fill(line) for line in read_prompts(self.predict_path)]
 
     @property
     def baseline(self) -> dict[str, Reference]:

@@ -30,6 +30,7 @@ from callbacks.run.throughput import Throughput
 from callbacks.run.tracking import RunConfig, versions
 from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
+from datamodules.files.tokenization import kept_vocabulary
 from lit_models.base import LitModule
 from lit_models.command.arguments import CommandLine, import_named_classes, prepare
 from lit_models.command.checks import (
@@ -222,9 +223,13 @@ class LitCLI(LightningCLI):
         if self._knows_checkpoint or self.checkpoint is None:
             return
         self._knows_checkpoint = True
+        if not isinstance(datamodule, LitDataModule):
+            return
         state = self.checkpoint.get(type(datamodule).__qualname__)
-        if state is not None and isinstance(datamodule, LitDataModule):
+        if state is not None:
             datamodule.load_state_dict(state)
+        elif hasattr(type(datamodule), "tokenizer"):  # tokens mean what they meant to other texts
+            datamodule.adopt(kept_vocabulary(self.checkpoint))
 
     def _instantiate(self) -> None:
         """Lightning's, with an error of a linked size as the data raised it."""
