@@ -135,6 +135,58 @@ def has_tokenizer(path: Path) -> bool:
     if path.is_dir():
         return any(all((path / name).is_file() for name in names) for names in _LAYOUTS)
     checkpoint = load_plain(path, "checkpoint", "give an earlier one")
+    return isinstance(checkpoint, dict) and bool(kept_vocabulary(checkpoint))
+
+
+# Files of a folder that holds a vocabulary, the whole one first.
+_LAYOUTS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",))
+
+
+def _from_parts(folder: Path) -> Any:
+    """A tokenizer from GPT-2's ``vocab.json`` and ``merges.txt``, or BERT's ``vocab.txt``."""
+    from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+
+    if (folder / "vocab.json").is_file():
+        parts = str(folder / "vocab.json"), str(folder / "merges.txt")
+        tokenizer: Any = ByteLevelBPETokenizer.from_file(*parts)
+        tokenizer.add_special_tokens([END_OF_TEXT])
+    else:
+        config = folder / "tokenizer_config.json"
+        said = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        lower = bool(said.get("do_lower_case", True))
+        tokenizer = BertWordPieceTokenizer.from_file(str(folder / "vocab.txt"), lowercase=lower)
+    return _read(tokenizer.to_str())
+
+
+def load_tokenizer(source: str) -> Any:
+    """Reads a trained vocabulary; truncation and padding saved in it are switched off.
+
+    Args:
+        source: A ``tokenizer.json``, a folder that holds one, or ``vocab.json`` and ``merges.txt``,
+            or ``vocab.txt``; or one of our checkpoints, which hold the vocabulary of their text.
+
+    Returns:
+        A ``tokenizers.Tokenizer``.
+
+    Raises:
+        InputError: If there is none.
+    """
+    path = Path(source)
+    if path.is_dir():
+        if not (path / "tokenizer.json").is_file() and has_tokenizer(path):
+            return _from_parts(path)
+        path = path / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(
+            f"no tokenizer {str(path)!r}; give char, bpe, wordpiece, a tokenizer.json, a folder "
+            "with one or a checkpoint"
+        )
+    if path.suffix != ".ckpt":
+        try:
+            return _read(path.read_text(encoding="utf-8"))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise InputError(f"{path} is no tokenizer file: {error}") from error
+    checkpoint = load_plain(path, "checkpoint", "give an earlier one")
     kept = kept_vocabulary(checkpoint) if isinstance(checkpoint, dict) else {}
     if not kept:
         raise InputError(f"{path} holds no vocabulary; its model was not trained on a text file")

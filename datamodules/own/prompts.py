@@ -17,6 +17,7 @@ Prompting" (2022); Kojima et al., "Large Language Models are Zero-Shot Reasoners
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch

@@ -11,6 +11,7 @@ import pytest
 from datamodules import InputError
 from datamodules.files import notes
 from datamodules.files.documents import find_documents
+from datamodules.own.prompts import read_prompts
 
 
 def whole(path, field="text"):
@@ -84,3 +85,21 @@ def test_rows_without_a_text_are_named(tmp_path, row, said):
     path.write_text(json.dumps({"text": "a"}) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(InputError, match=f"line 2: {said}"):
         whole(path)
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.tsv", "p.jsonl"])
+def test_prompts_of_every_kind_of_file(tmp_path, name):
+    prompts, path = ["Who, then?", "Where"], tmp_path / name
+    if name == "p.txt":
+        path.write_text("\n".join(prompts))
+    elif name == "p.jsonl":
+        path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+    else:
+        sep = "," if name == "p.csv" else "\t"
+        rows = [f'{number}{sep}"{prompt}"' for number, prompt in enumerate(prompts)]
+        path.write_text("\n".join([f"id{sep}prompt", *rows]))
+    assert read_prompts(str(path)) == prompts
+    if name != "p.txt":
+        path.write_text(path.read_text().replace("prompt", "question"))
+        with pytest.raises(InputError, match="prompt"):
+            read_prompts(str(path))

@@ -1,9 +1,18 @@
 """Vocabularies: what goes in comes out, and numbers follow the order asked for."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from datamodules import PromptsDataModule
 from datamodules.errors import InputError
-from datamodules.files.tokenization import train_tokenizer
+from datamodules.files.tokenization import (
+    TOKENIZER_KEY,
+    kept_vocabulary,
+    train_characters,
+    train_tokenizer,
+)
+from lit_models.command.cli import LitCLI
 
 TEXT = "the cat sat\non the mat"
 
@@ -25,3 +34,14 @@ def test_wrong_vocabularies():
         train_tokenizer("char", [TEXT], 2, ["[PAD]", "[UNK]"], "[UNK]")
     with pytest.raises(InputError, match="needs unk_token"):
         train_tokenizer("word", [TEXT], 20, ["[PAD]"])
+
+
+def test_the_vocabulary_of_a_checkpoint_is_adopted_by_data_of_another_class(tmp_path):
+    tokenizer = train_characters(["abc"], 10, ("[UNK]",), "[UNK]")
+    knowledge = {"knowledge": {TOKENIZER_KEY: tokenizer.to_str()}}
+    for checkpoint in ({"TextFileDataModule": knowledge}, {"PromptsDataModule": knowledge}):
+        prompts = PromptsDataModule(str(tmp_path / "p.txt"), tokenizer="char")
+        cli = SimpleNamespace(checkpoint={"epoch": 1, **checkpoint}, _knows_checkpoint=False)
+        LitCLI._restore_knowledge(cli, prompts)
+        assert prompts.tokenizer.get_vocab() == tokenizer.get_vocab()
+    assert kept_vocabulary({"epoch": 1, "SineDataModule": {"knowledge": {}}}) == {}
