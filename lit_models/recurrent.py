@@ -140,7 +140,6 @@ class RecurrentForecaster(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.attention = Attention(hidden_size, "concat") if attention else None
-        self.register_load_state_dict_pre_hook(_take_old_names)  # type: ignore[no-untyped-call]
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * hidden_size if attention else hidden_size, num_outputs)
 
@@ -156,12 +155,6 @@ class RecurrentForecaster(nn.Module):
             context, weights = self.attention(summary.unsqueeze(1), keys, states)
             summary, weights = torch.cat([summary, context[:, 0]], dim=-1), weights[:, 0]
         return self.head(self.dropout(summary)), weights
-
-
-def _take_old_names(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
-    """Reads checkpoints of before the attention was that of the decoders."""
-    if f"{prefix}attention.score.weight" in state:
-        state[f"{prefix}attention.energy.weight"] = state.pop(f"{prefix}attention.score.weight")
 
 
 class LitRecurrentForecaster(LitIntervalForecaster):
@@ -269,6 +262,13 @@ class LitRecurrentForecaster(LitIntervalForecaster):
     def reads_series(self) -> bool:
         """Whether the series have vectors of their own."""
         return self.embedding is not None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the attention's weights under their former name, too."""
+        super().on_load_checkpoint(checkpoint)
+        for state in (checkpoint["state_dict"], checkpoint.get("current_model_state", {})):
+            if "net.attention.score.weight" in state:
+                state["net.attention.energy.weight"] = state.pop("net.attention.score.weight")
 
     def attention_weights(self, batch: SeriesBatch) -> Tensor | None:
         """Attention over the window, ``(B, T)``; None without attention."""

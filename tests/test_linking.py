@@ -4,11 +4,12 @@ import pytest
 from tiny import LitTiny
 
 import lit_models
+from datamodules import SineDataModule
 from datamodules.errors import InputError
-from lit_models import LitGPT, LitRecurrentForecaster
+from lit_models import LitGPT, LitGraphNetwork, LitRecurrentForecaster
 from lit_models.command.classes import arguments_of
 from lit_models.command.cli import build
-from lit_models.command.linking import SIZES, linked_sizes
+from lit_models.command.linking import SIZES, linked_sizes, size_of
 
 SINE = ["--data", "SineDataModule", "--data.num_samples", "200", "--data.window", "6"]
 
@@ -88,6 +89,15 @@ def test_a_size_that_agrees_with_the_data_may_be_given():
     assert build([*forecaster, "--model.window", "6"]).model.hparams["window"] == 6
     pooled = build([*forecaster, "--data.num_auxiliary", "2"])
     assert pooled.model.hparams["num_auxiliary"] == 2
+
+
+def test_what_nobody_says_keeps_its_default():
+    """As in the configuration of a run, which does not hold what was left to the data."""
+    data = SineDataModule(num_samples=20)
+    assert size_of(data, "num_series", LitRecurrentForecaster, None) == 0
+    assert size_of(data, "target_power", LitRecurrentForecaster, None) is None
+    with pytest.raises(InputError, match="needs level, which SineDataModule does not have"):
+        size_of(data, "level", LitGraphNetwork, None)
 
 
 def test_a_size_that_contradicts_the_data_is_refused(tmp_path):

@@ -99,18 +99,23 @@ def size_of(datamodule: Any, name: str, model: type, given: Any) -> Any:
         given: What a configuration or the command line says; None, or the argument's default,
             where they say nothing.
 
+    Returns:
+        What the data know, else what is given, else the argument's default.
+
     Raises:
         InputError: If the data say otherwise, or if nobody says and the model needs it.
     """
-    known = getattr(datamodule, name, None)
+    known, default = getattr(datamodule, name, None), arguments_of(model)[name].default
     if known is None:
+        if given is None and default is not Parameter.empty:
+            return default
         if given is None and not may_be_none(model, name):
             raise InputError(
                 f"{model.__name__} needs {name}, which {type(datamodule).__name__} does not have; "
                 f"choose another --data, or give --model.{name}"
             )
         return given
-    unsaid = (None, _plain(arguments_of(model)[name].default))
+    unsaid = (None, _plain(default))
     if _plain(given) not in (*unsaid, _plain(known)):
         raise InputError(
             f"--model.{name} {given}: the data say {name}={known}; leave the option out"

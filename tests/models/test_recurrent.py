@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from datamodules.batches import SeriesBatch
 from lit_models.recurrent import LitRecurrentForecaster, RecurrentEncoder, RecurrentForecaster
+from lit_models.weights.checkpoints import check_compatible
 
 B, T, D, W, H = 3, 7, 2, 5, 4
 
@@ -122,14 +123,18 @@ def test_attention_by_its_formula():
         torch.testing.assert_close(forecast[n], net.head(torch.cat([summary[n], context])))
 
 
-def test_an_old_checkpoint_of_the_attention_is_read():
+def test_an_old_checkpoint_of_the_attention_is_read(tmp_path):
     model, fresh = (
         LitRecurrentForecaster(1, H, T, hidden_size=W, attention=True) for _ in range(2)
     )
     name = "net.attention.energy.weight"
     old = {key.replace("energy", "score"): value for key, value in model.state_dict().items()}
     assert name not in old
-    fresh.load_state_dict(old)
+    checkpoint = {"state_dict": old, "current_model_state": dict(old)}
+    check_compatible(tmp_path / "best.ckpt", checkpoint, fresh)
+    fresh.on_load_checkpoint(checkpoint)
+    for state in checkpoint.values():
+        fresh.load_state_dict(state)
     assert torch.equal(fresh.state_dict()[name], model.state_dict()[name])
 
 
