@@ -299,9 +299,7 @@ class LitGraphNetwork(LitGraphModel):
         )
         self.y_scaler = Standardize(out_features if task == "regression" else 1)
         if linear_model:
-            if level == "edge":
-                raise ValueError("linear_model has no features of an edge; leave it out")
-            self.linear = LinearShare(in_features, out_features, of_graphs=level == "graph")
+            self.linear = LinearShare(in_features, out_features, level, edge_features)
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Logits, or numbers in the units of the data."""

@@ -31,7 +31,13 @@ from datamodules.own.graph_source import GraphSource, SavedGraphs
 from datamodules.own.graph_splits import Shares
 from datamodules.own.graph_tables import EdgeTable, NodeTable, holds_table
 from datamodules.own.link_rivals import link_rivals
-from datamodules.own.links import PAIR_FEATURES, LinkLoader, Links, as_links
+from datamodules.own.links import (
+    OLD_PAIR_FEATURES,
+    PAIR_FEATURES,
+    LinkLoader,
+    Links,
+    as_links,
+)
 from datamodules.seeds import split_seed
 
 
@@ -42,8 +48,8 @@ class LinkDataModule(OwnGraphsDataModule):
     edges at a time and scores it among pairs drawn anew, in the graph of the other training edges;
     validation is scored in the graph of the training edges, the test in that of both. No scored
     edge carries a message, in either direction, and no pair that is drawn is an edge of any split.
-    A candidate has two features of its own: its common neighbours, and their index of Adamic and
-    Adar, among the edges that carry messages.
+    A candidate has three features of its own among the edges that carry messages: its common
+    neighbours, their index of Adamic and Adar, and the product of the two degrees.
 
     Args:
         edges_path: Table of edges: two nodes per row in its first two columns, an optional column
@@ -141,11 +147,24 @@ class LinkDataModule(OwnGraphsDataModule):
     @cached_property
     def _links(self) -> Links:
         source = self._source
-        return as_links(self._scaled(source.edges[0]), source.sizes[0], self.directed)
+        return self._linked(source)
+
+    def _linked(self, source: GraphSource) -> Links:
+        edges, size = self._scaled(source.edges[0]), source.sizes[0]
+        return as_links(edges, size, self.directed, self._pair_features)
 
     def _decided(self) -> dict[str, Any]:
         source = self._source
-        return {"in_features": source.x[0].shape[1] if source.has_x else DEGREE_FEATURES}
+        return {
+            "in_features": source.x[0].shape[1] if source.has_x else DEGREE_FEATURES,
+            "pair_features": PAIR_FEATURES,
+        }
+
+    @property
+    def _pair_features(self) -> int:
+        if self._known is None:
+            return PAIR_FEATURES
+        return int(self._known.get("pair_features", OLD_PAIR_FEATURES))
 
     @property
     def level(self) -> Level:
@@ -154,8 +173,8 @@ class LinkDataModule(OwnGraphsDataModule):
 
     @property
     def edge_features(self) -> int:
-        """Number of features of an edge beside its weight: the file's, and the two of a pair."""
-        return super().edge_features + PAIR_FEATURES
+        """Number of features of an edge beside its weight: the file's, and those of a pair."""
+        return super().edge_features + self._pair_features
 
     @property
     def out_features(self) -> int:
@@ -253,7 +272,7 @@ class LinkDataModule(OwnGraphsDataModule):
 
     def _to_predict(self) -> GraphBatch:
         new = self._new
-        links = as_links(self._scaled(new.edges[0]), new.sizes[0], self.directed)
+        links = self._linked(new)
         pairs = self._pairs if self.directed else self._pairs.sort(0).values
         y = torch.isin(links.keys(pairs), links.keys(links.ends)).long()
         kept = torch.ones(links.ends.shape[1], dtype=torch.bool)

@@ -2,9 +2,9 @@ r"""Edges as pairs of nodes: which are hidden, which pairs have none, and what m
 
 A scored pair is a candidate: an edge of weight 0 and multiplicity 0, that a model reads and that
 sends no message. An edge that is scored in a batch is no message of that batch, in neither
-direction. Two numbers describe a candidate, both of the messages alone: the logarithm of one plus
-its common neighbours, and the index of Adamic and Adar (2003), :math:`\sum_k 1 / \log d_k` over
-them.
+direction. Three numbers describe a candidate, all of the messages alone: the logarithm of one plus
+its common neighbours, the index of Adamic and Adar (2003), :math:`\sum_k 1 / \log d_k` over them,
+and the logarithm of one plus the product of the two degrees.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +21,8 @@ from datamodules.loading.loader import TensorLoader
 from datamodules.own.graph_features import degree_features
 from datamodules.seeds import seed_of
 
-PAIR_FEATURES = 2
+PAIR_FEATURES = 3
+OLD_PAIR_FEATURES = 2  # of a run that does not say
 _LISTED = 4_000_000  # so many pairs are written out; of more, absent ones are found by drawing
 
 
@@ -34,6 +35,7 @@ class Links(NamedTuple):
         attributes: Features of each edge, ``(M, A)``, or None.
         num_nodes: Number N of nodes.
         directed: Whether an edge leads one way.
+        pair_features: How many numbers describe a candidate.
     """
 
     ends: Tensor
@@ -41,6 +43,7 @@ class Links(NamedTuple):
     attributes: Tensor | None
     num_nodes: int
     directed: bool
+    pair_features: int = PAIR_FEATURES
 
     def keys(self, pairs: Tensor) -> Tensor:
         """A number of each pair ``(2, P)``, the same for both orders where there are none."""
@@ -127,8 +130,10 @@ class Links(NamedTuple):
     def _attributes(self, messages: Tensor, kept: Tensor, back: Tensor, pairs: Tensor) -> Tensor:
         """Features of messages, then of candidates: the file's, and the two of a pair."""
         near = common_neighbours(messages, pairs, self.num_nodes)
-        of_pairs = torch.stack([near["common neighbours"].log1p(), near["Adamic-Adar"]], dim=1)
-        of_messages = torch.zeros(messages.shape[1], PAIR_FEATURES, dtype=torch.float64)
+        degrees = near["preferential attachment"].log1p()
+        every = [near["common neighbours"].log1p(), near["Adamic-Adar"], degrees]
+        of_pairs = torch.stack(every[: self.pair_features], dim=1)
+        of_messages = of_pairs.new_zeros(messages.shape[1], self.pair_features)
         columns = torch.cat([of_messages, of_pairs])
         if self.attributes is None:
             return columns
@@ -137,7 +142,9 @@ class Links(NamedTuple):
         return torch.cat([torch.cat([given, given[back], blank]), columns], dim=1)
 
 
-def as_links(edges: Edges, num_nodes: int, directed: bool) -> Links:
+def as_links(
+    edges: Edges, num_nodes: int, directed: bool, pair_features: int = PAIR_FEATURES
+) -> Links:
     """The edges of a graph, each once."""
     ends = edges.ends
     once = torch.ones(ends.shape[1], dtype=torch.bool) if directed else ends[0] <= ends[1]
@@ -148,6 +155,7 @@ def as_links(edges: Edges, num_nodes: int, directed: bool) -> Links:
         None if attributes is None else attributes[once],
         num_nodes,
         directed,
+        pair_features,
     )
 
 

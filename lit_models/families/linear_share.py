@@ -6,6 +6,7 @@ Breiman, "Stacked Regressions", 1996). On a graph whose edges tell nothing, the 
 """
 
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch_geometric.utils import scatter
 from datamodules.batches import GraphBatch
 from lit_models.layers.feature_regression import FeatureRegression, Task
 
+Level = Literal["node", "edge", "graph"]
 _SHARES = 11
 _MAX_NUMBERS = 40_000_000  # rows times features that the linear model is solved on
 _MAX_ROWS = 20_000
@@ -25,24 +27,36 @@ class LinearShare(nn.Module):
     Args:
         in_features: Number F of node features.
         out_features: Number K of scores.
-        of_graphs: Whether a target belongs to a graph, which has the means and sums of its nodes'
-            features and its numbers of nodes and edges.
+        level: What a target belongs to. A graph has the means and sums of its nodes' features and
+            its numbers of nodes and edges; an edge its own features, and the products and distances
+            of those of its two nodes.
+        edge_features: Number A of features of an edge.
     """
 
     share: Tensor
 
-    def __init__(self, in_features: int, out_features: int, of_graphs: bool = False) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, level: Level = "node", edge_features: int = 0
+    ) -> None:
         super().__init__()
-        self.of_graphs = of_graphs
-        width = 2 * in_features + 2 if of_graphs else in_features
+        self.level = level
+        width = {
+            "node": in_features,
+            "edge": edge_features + 2 * in_features,
+            "graph": 2 * in_features + 2,
+        }[level]
         self.model = FeatureRegression(width, out_features)
         self.register_buffer("share", torch.zeros(()))
 
     def features(self, batch: GraphBatch) -> Tensor:
         """Features of all targets, ``(M, .)``."""
-        if not self.of_graphs:
-            return batch.x
         x, count = batch.x, batch.num_graphs
+        if self.level == "node":
+            return x
+        if self.level == "edge":
+            first, second = x[batch.edge_index[0]], x[batch.edge_index[1]]
+            own = [] if batch.edge_attr is None else [batch.edge_attr.to(x)]
+            return torch.cat([*own, first * second, (first - second).abs()], dim=1)
         graph = batch.graph if batch.graph is not None else x.new_zeros(len(x), dtype=torch.long)
         sums = scatter(x, graph, 0, count, "sum")
         nodes = torch.bincount(graph, minlength=count).to(x).unsqueeze(1)

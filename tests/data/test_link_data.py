@@ -140,10 +140,11 @@ def test_candidates_know_their_common_neighbours(tmp_path):
         a, b = test.edge_index[:, k].tolist()
         shared = near[a] & near[b]
         index = sum(1 / torch.tensor(float(len(near[c]))).log() for c in shared)
-        expected = torch.tensor([torch.tensor(1.0 + len(shared)).log(), index])
-        torch.testing.assert_close(test.edge_attr[k, -2:], expected)
-    assert (test.edge_attr[~test.mask, -2:] == 0).all()
-    assert data.edge_features == 2 + 2
+        degrees = torch.tensor(1.0 + len(near[a]) * len(near[b])).log()
+        expected = torch.tensor([torch.tensor(1.0 + len(shared)).log(), index, degrees])
+        torch.testing.assert_close(test.edge_attr[k, -3:], expected)
+    assert (test.edge_attr[~test.mask, -3:] == 0).all()
+    assert data.edge_features == 2 + 3
     rivals = data.rivals["test/auc"]
     assert set(rivals) == {
         "common neighbours",
@@ -151,6 +152,16 @@ def test_candidates_know_their_common_neighbours(tmp_path):
         "preferential attachment",
         "logistic regression on the two nodes",
     }
+
+
+def test_an_older_run_reads_the_two_numbers_it_was_trained_on(tmp_path):
+    data = LinkDataModule(**write(tmp_path))
+    knowledge = {k: v for k, v in data.knowledge().items() if k != "pair_features"}
+    old = LinkDataModule(**write(tmp_path))
+    old.adopt(knowledge)
+    assert old.edge_features == 2 + 2
+    batch, now = old.split("test"), data.split("test")
+    assert torch.equal(batch.edge_attr, now.edge_attr[:, :-1])
 
 
 def test_saved_graphs_and_a_graph_without_pairs(tmp_path):

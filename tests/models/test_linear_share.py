@@ -66,7 +66,7 @@ def test_features_of_a_graph_are_means_sums_and_sizes():
     graph, mask = torch.tensor([0, 0, 2]), torch.ones(3, dtype=torch.bool)
     batch = GraphBatch(x, edges, None, torch.zeros(3), mask, graph, num_graphs=3)
     expected = [[2.0, 4.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0], [5.0, 5.0, 1.0, 0.0]]
-    assert LinearShare(1, 2, of_graphs=True).features(batch).tolist() == expected
+    assert LinearShare(1, 2, "graph").features(batch).tolist() == expected
 
 
 @pytest.mark.parametrize("best", [0.0, 0.3, 1.0])
@@ -129,6 +129,10 @@ def test_validation_is_no_worse_than_either(monkeypatch):
     assert seen[0] <= min(alone, linear)
 
 
-def test_edges_have_no_features_of_their_own():
-    with pytest.raises(ValueError, match="leave it out"):
-        LitGraphNetwork(3, 2, "edge", "classification", 0, linear_model=True)
+def test_features_of_an_edge_are_its_own_products_and_distances():
+    x, edges = torch.tensor([[1.0, 2.0], [3.0, -1.0]]), torch.tensor([[0], [1]])
+    mask, attributes = torch.ones(1, dtype=torch.bool), torch.tensor([[9.0]])
+    batch = GraphBatch(x, edges, None, torch.zeros(1), mask, edge_attr=attributes)
+    model = LitGraphNetwork(2, 2, "edge", "classification", 1, linear_model=True)
+    assert model.linear.features(batch).tolist() == [[9.0, 3.0, -2.0, 2.0, 3.0]]
+    assert model.mixed(batch).shape == (1, 2)
