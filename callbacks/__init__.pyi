@@ -17,6 +17,7 @@ from .figures.translation import TranslationScore as TranslationScore
 from .figures.uncertainty import CalibrationPlot as CalibrationPlot
 from .figures.uncertainty import ExtrapolationSpread as ExtrapolationSpread
 from .figures.uncertainty import PredictiveBand as PredictiveBand
+from .figures.uncertainty import SelectivePlot as SelectivePlot
 from .run.best_checkpoint import BestCheckpoint as BestCheckpoint
 from .run.calibration import Conformal as Conformal
 from .run.calibration import TemperatureScaling as TemperatureScaling

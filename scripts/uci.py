@@ -93,7 +93,7 @@ def _mc_dropout(in_features: int, num_train: int, setting: Setting) -> LitModule
 
 
 def _deep_ensemble(in_features: int, num_train: int, setting: Setting) -> LitModule:
-    return LitDeepEnsemble(in_features, 1, hidden_sizes=[50], min_std=0.01)
+    return LitDeepEnsemble(in_features, 1, hidden_sizes=[50], noise="constant")
 
 
 # The noise that a model learns follows the batches; a fit by the command takes all rows at once.
@@ -105,7 +105,7 @@ METHODS = {
     ),
     "bayesian_mlp": Method(_bayesian_mlp, {"prior_std": [0.5, 1.0, 2.0]}, 1200, 5e-3),
     "deep_ensemble": Method(
-        _deep_ensemble, {"weight_decay": [0.01, 0.03, 0.1, 0.3, 1.0]}, 400, 5e-3
+        _deep_ensemble, {"weight_decay": [0.01, 0.1, 0.5]}, 800, 1e-2, chooses_noise=True
     ),
 }
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import distributions as D
 from torch.nn import functional as F
 
-from scripts.hmc import Posterior, gradient, sample, split_rhat, unflatten
+from scripts.hmc import HiddenLayer, gradient, sample, split_rhat
 
 
 def test_moments_of_a_correlated_normal():
@@ -26,38 +27,52 @@ def test_moments_of_a_correlated_normal():
     assert split_rhat(chains.draws).max() < 1.02
 
 
-def test_posterior_of_bayesian_linear_regression():
-    """A network without hidden layers has a normal posterior in closed form."""
-    x = torch.randn(13, 2, dtype=torch.float64)
-    y = torch.randn(13, 1, dtype=torch.float64)
-    posterior = Posterior(x, y.expand(40, -1, -1), (2, 1), prior_std=0.8, noise_std=0.5)
-    generator = torch.Generator().manual_seed(0)
-    initial = torch.zeros(40, 3, dtype=torch.float64)
-    chains = sample(posterior, initial, 150, 50, path_length=0.8, generator=generator)
-    design = torch.cat([x, torch.ones(13, 1, dtype=torch.float64)], dim=1)
-    precision = design.T @ design / 0.25 + torch.eye(3, dtype=torch.float64) / 0.64
-    mean = torch.linalg.solve(precision, design.T @ y / 0.25)[:, 0]
-    std = torch.linalg.inv(precision).diag().sqrt()
-    draws = chains.draws.flatten(0, 1)
-    assert ((draws.mean(0) - mean).abs() < 0.06 * std).all()
-    torch.testing.assert_close(draws.std(0), std, rtol=0.06, atol=0)
+@pytest.fixture
+def layer():
+    """A posterior of three chains, states, and the data."""
+    x = torch.randn(7, 2, dtype=torch.float64)
+    y = torch.randn(3, 7, dtype=torch.float64)
+    posterior = HiddenLayer(x, y, hidden_size=4, prior_std=0.7, noise_std=0.3)
+    theta = torch.randn(3, posterior.num_parameters, dtype=torch.float64)
+    return posterior, theta, x, y
 
 
-def test_outputs_and_gradient_of_the_network():
-    sizes = (3, 5, 2)
-    x = torch.randn(7, 3, dtype=torch.float64)
-    y = torch.randn(2, 7, 2, dtype=torch.float64)
-    posterior = Posterior(x, y, sizes, prior_std=0.7, noise_std=0.3)
-    theta = torch.randn(2, posterior.num_parameters, dtype=torch.float64)
+def hidden(theta, x):
+    """Hidden units and a 1 of one state."""
+    weights = theta.reshape(4, 3)
+    units = torch.tanh(F.linear(x, weights[:, :2], weights[:, 2]))
+    return torch.cat([units, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
+
+
+def test_log_posterior_without_the_output_layer_is_that_of_normal_targets(layer):
+    posterior, theta, x, y = layer
     value, slope = gradient(posterior, theta)
-    for c in range(2):
-        own = theta[c].clone().requires_grad_()
-        (w1, b1), (w2, b2) = ((w[0], b[0]) for w, b in unflatten(own.unsqueeze(0), sizes))
-        outputs = F.linear(F.relu(F.linear(x, w1, b1)), w2, b2)
-        expected = -0.5 * ((y[c] - outputs) / 0.3).square().sum() - 0.5 * (own / 0.7).square().sum()
-        (expected_slope,) = torch.autograd.grad(expected, own)
-        assert value[c].item() == pytest.approx(expected.item(), rel=1e-12)
-        torch.testing.assert_close(slope[c], expected_slope, rtol=1e-10, atol=1e-10)
+    expected = []
+    for state, target in zip(theta, y, strict=True):
+        own = state.clone().requires_grad_()
+        phi = hidden(own, x)
+        covariance = 0.49 * phi @ phi.T + 0.09 * torch.eye(7, dtype=torch.float64)
+        normal = D.MultivariateNormal(torch.zeros(7, dtype=torch.float64), covariance)
+        log_posterior = normal.log_prob(target) - 0.5 * (own / 0.7).square().sum()
+        (expected_slope,) = torch.autograd.grad(log_posterior, own)
+        torch.testing.assert_close(slope[len(expected)], expected_slope, rtol=1e-9, atol=1e-9)
+        expected.append(log_posterior.item())
+    # Up to one constant for all states.
+    differences = value - torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(differences, differences[:1].expand(3), rtol=1e-10, atol=1e-10)
+
+
+def test_predictions_are_those_of_bayesian_linear_regression_on_the_hidden_units(layer):
+    posterior, theta, x, y = layer
+    rows = torch.randn(5, 2, dtype=torch.float64)
+    mean, variance = posterior.predict(theta, y[1], rows)
+    for state, own_mean, own_variance in zip(theta, mean, variance, strict=True):
+        phi, at = hidden(state, x), hidden(state, rows)
+        precision = phi.T @ phi / 0.09 + torch.eye(5, dtype=torch.float64) / 0.49
+        weights = torch.linalg.solve(precision, phi.T @ y[1] / 0.09)
+        torch.testing.assert_close(own_mean, at @ weights, rtol=1e-9, atol=1e-9)
+        expected = (at @ torch.linalg.inv(precision) @ at.T).diagonal()
+        torch.testing.assert_close(own_variance, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_rhat_sees_chains_that_disagree():

@@ -1,5 +1,6 @@
-"""Figures of predictive densities: band with its epistemic part, calibration, and extrapolation."""
+"""Figures of predictive densities: band, calibration, selective prediction, extrapolation."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
 def _predictive(pl_module: L.LightningModule, x: Tensor) -> Any:
     model: Any = pl_module
     return model.predictive(x.to(device=model.device, dtype=model.dtype))
+
+
+def _test_split(trainer: L.Trainer) -> Any:
+    """Test rows as the network takes them."""
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    test = datamodule.split("test")
+    return test if getattr(test, "categories", None) is None else datamodule.one_hot(test)
+
+
+def _answers(
+    pl_module: L.LightningModule, test: Any, num_rows: int
+) -> Iterator[tuple[Any, Tensor]]:
+    """Predictive density and targets of the first rows, block by block."""
+    blocks = (torch.split(field[:num_rows], 2000) for field in (test.x, test.y))
+    for x, y in zip(*blocks, strict=True):
+        yield _predictive(pl_module, x), y.to(pl_module.device)
 
 
 class PredictiveBand(FigureCallback):
@@ -89,17 +106,12 @@ class CalibrationPlot(FigureCallback):
         """The curve."""
         from matplotlib.figure import Figure
 
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        test = datamodule.split("test")
-        if getattr(test, "categories", None) is not None:
-            test = datamodule.one_hot(test)
+        test = _test_split(trainer)
         is_number = test.y.is_floating_point()
-        parts = []
-        batches = (torch.split(field[: self.num_rows], 2000) for field in (test.x, test.y))
-        for x, y in zip(*batches, strict=True):
-            mixture = _predictive(pl_module, x)
-            target = y.to(pl_module.device)
-            parts.append((mixture.cdf(target) if is_number else mixture.probs).cpu())
+        parts = [
+            (mixture.cdf(target) if is_number else mixture.probs).cpu()
+            for mixture, target in _answers(pl_module, test, self.num_rows)
+        ]
         values = torch.cat(parts)
         if not is_number:
             y = test.y[: self.num_rows].numpy()
@@ -119,6 +131,65 @@ class CalibrationPlot(FigureCallback):
         axes.grid(alpha=0.3)
         axes.legend()
         return {"calibration": figure}
+
+
+class SelectivePlot(FigureCallback):
+    """Error of the rows that are answered when the most uncertain ones are refused.
+
+    For a regression: squared error in order of the predictive variance. For classes: share of wrong
+    answers in order of the highest probability. Beside it the best order there is, which refuses
+    the largest errors first; ``test/aurc`` is the area under the curve.
+
+    Args:
+        num_rows: Test rows, at most.
+    """
+
+    def __init__(self, num_rows: int = 20_000) -> None:
+        self.num_rows = num_rows
+
+    def draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> "dict[str, Figure]":
+        """The curve."""
+        from matplotlib.figure import Figure
+
+        columns: list[tuple[Tensor, Tensor]] = []
+        test = _test_split(trainer)
+        is_number = test.y.is_floating_point()
+        for mixture, target in _answers(pl_module, test, self.num_rows):
+            if is_number:
+                error = (mixture.mean - target).square().sum(1)
+                columns.append((mixture.variance.sum(1).cpu(), error.cpu()))
+            else:
+                highest, label = mixture.probs.max(1)
+                columns.append((1 - highest.cpu(), (label != target).float().cpu()))
+        uncertainty, error = (torch.cat(column) for column in zip(*columns, strict=True))
+        share = torch.arange(1, len(error) + 1) / len(error)
+        figure = Figure(figsize=(5.4, 4.0), layout="constrained")
+        axes = figure.subplots()
+        areas = []
+        for order, label, color in (
+            (uncertainty, "by the model's uncertainty", "tab:red"),
+            (error, "best order", "tab:gray"),
+        ):
+            risk = _risk(order, error.double())
+            areas.append(risk.mean().item())
+            axes.plot(share, risk, color=color, label=label)
+        axes.axhline(error.mean().item(), color="black", linestyle="--", label="no order")
+        axes.set(xlabel="share of rows answered", xlim=(0, 1))
+        axes.set(ylabel="mean squared error" if is_number else "share of wrong answers")
+        axes.set_ylim(bottom=0)
+        shown = part_of(len(error), len(test.y), "test rows")
+        axes.set_title(f"area {areas[0]:.4g}, best order {areas[1]:.4g}, {shown}")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        return {"selective_prediction": figure}
+
+
+def _risk(order: Tensor, error: Tensor) -> Tensor:
+    """Mean error of the first n rows, ``(N,)``; equal rows share theirs."""
+    _, group, counts = torch.unique(order, return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(counts), dtype=error.dtype).index_add(0, group, error)
+    ordered = (sums / counts).repeat_interleave(counts)
+    return ordered.cumsum(0) / torch.arange(1, len(error) + 1)
 
 
 class ExtrapolationSpread(L.Callback):

@@ -6,9 +6,14 @@ import pytest
 import torch
 from helpers import fit
 
-from callbacks import CalibrationPlot, ExtrapolationSpread, PredictiveBand
-from datamodules import ClassificationDataModule, CSVTabularDataModule
+from callbacks import CalibrationPlot, ExtrapolationSpread, PredictiveBand, SelectivePlot
+from datamodules import (
+    ClassificationDataModule,
+    CSVTabularDataModule,
+    NoisySineRegressionDataModule,
+)
 from lit_models import GaussianMixture, LitDeepEnsemble, LitDeepEnsembleClassifier
+from lit_models.metrics.selective import ClassificationAURC, RegressionAURC
 
 SMALL = ("--data.num_samples=20", "--data.num_test=100", "--trainer.max_epochs=1")
 
@@ -75,3 +80,39 @@ def test_spread_is_the_smaller_end_over_the_mean_inside():
     trainer = SimpleNamespace(datamodule=SimpleNamespace(in_features=1))
     ExtrapolationSpread().on_test_epoch_end(trainer, Wedge())
     assert logged == {"test/extrapolation_ratio": pytest.approx(3.0)}
+
+
+def areas(figure):
+    """Area under the model's order and under the best one."""
+    title = figure["selective_prediction"].axes[0].get_title()
+    return [float(part.split()[-1]) for part in title.split(",")[:2]]
+
+
+def test_selective_prediction_of_classes_has_the_area_of_the_metric():
+    data = ClassificationDataModule(num_samples=200, num_classes=3)
+    model = LitDeepEnsembleClassifier(data.in_features, 3).eval()
+    test = data.split("test")
+    metric = ClassificationAURC()
+    with torch.no_grad():
+        figure = SelectivePlot(num_rows=2500).draw(SimpleNamespace(datamodule=data), model)
+        metric.update(model(test.x[:2500]), test.y[:2500])
+        wrong = (model(test.x[:2500]).argmax(1) != test.y[:2500]).double()
+    area, best = areas(figure)
+    assert area == pytest.approx(metric.compute().item(), rel=1e-3)
+    place = torch.arange(1, 2501)
+    expected = ((place - (wrong == 0).sum()).clamp(min=0) / place).mean().item()
+    assert best == pytest.approx(expected, rel=1e-3)
+    assert best < area
+
+
+def test_selective_prediction_of_numbers_has_the_area_of_the_metric():
+    data = NoisySineRegressionDataModule(num_samples=20, num_test=400)
+    model = LitDeepEnsemble(1, 1).eval()
+    metric = RegressionAURC()
+    test = data.split("test")
+    with torch.no_grad():
+        figure = SelectivePlot().draw(SimpleNamespace(datamodule=data), model)
+        metric.update(model.predictive(test.x), test.y)
+    area, best = areas(figure)
+    assert area == pytest.approx(metric.compute().item(), rel=1e-3)
+    assert best < area

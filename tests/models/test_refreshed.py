@@ -6,7 +6,13 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.batches import SupervisedBatch
-from lit_models import LitBayesianMLP, LitDeepEnsemble, LitLaplaceMLP, LitMCDropoutMLP
+from lit_models import (
+    LitBayesianMLP,
+    LitDeepEnsemble,
+    LitLaplaceMLP,
+    LitMCDropoutMLP,
+    WarmupCosine,
+)
 
 N = 60
 LEARNERS = [
@@ -121,3 +127,32 @@ def test_the_trainer_refreshes_on_time(tmp_path):
     assert calls[0] == (12, N)
     assert calls[-1] == (120, N)
     assert len(calls) == 37
+
+
+def test_intervals_of_a_table_in_large_units_are_as_wide_as_its_noise():
+    """Prices of 3e5 with a noise of 2e4: a variational fit once said 1.7 times as much."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(544, 2, generator=generator, dtype=torch.float64)
+    clean = torch.sin(2 * x[:, :1]) + 0.5 * x[:, 1:]
+    noise = torch.randn(544, 1, generator=generator, dtype=torch.float64)
+    y = 3e5 + 1e5 * clean + 2e4 * noise
+    batch, test = (SupervisedBatch(x[part], y[part]) for part in (slice(272), slice(272, 544)))
+    model = LitBayesianMLP(2, 1, 272, num_train_draws=4)
+    for scaler, values in ((model.x_scaler, batch.x), (model.y_scaler, batch.y)):
+        scaler.fit(values.mean(0), values.std(0))
+    model._warmup_steps = 450
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    schedule = WarmupCosine(optimizer, total_steps=1500)
+    for step in range(1500):
+        optimizer.zero_grad()
+        model.step(batch).loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step > 450 and step % 50 == 49:
+            model.refresh(iter([batch]))
+    assert 1.8e4 < model.noise_stds().item() < 2.6e4
+    with torch.no_grad():
+        lower, upper = model.predictive(test.x).interval()
+    inside = ((test.y >= lower) & (test.y <= upper)).double().mean().item()
+    assert 0.9 < inside < 0.995
+    assert (upper - lower).mean() < 1.3 * 2 * 1.96 * 2e4
