@@ -211,7 +211,8 @@ class LitBayesianMLP(LearnsNoise):
         activation: Non-linearity.
         prior_std: Standard deviation of the prior of every weight and bias, for standardised data.
         initial_std: Standard deviation of the posterior before training.
-        noise_std: Standard deviation of the noise in units of y; None learns it.
+        noise_std: Standard deviation of the noise in units of y; None learns it, ``data`` takes the
+            one that a synthetic task states.
         sampling: Whether training draws pre-activations (``local``) or whole ``weights``.
         num_train_draws: Passes per training step.
         num_draws: Networks per prediction.
@@ -239,7 +240,7 @@ class LitBayesianMLP(LearnsNoise):
         activation: Activation = "silu",
         prior_std: float = 1.0,
         initial_std: float = 0.05,
-        noise_std: float | None = None,
+        noise_std: float | Literal["data"] | None = None,
         sampling: Sampling = "local",
         num_train_draws: int = 8,
         num_draws: int = 100,

@@ -105,7 +105,7 @@ METHODS = {
     ),
     "bayesian_mlp": Method(_bayesian_mlp, {"prior_std": [0.5, 1.0, 2.0]}, 1200, 5e-3),
     "deep_ensemble": Method(
-        _deep_ensemble, {"weight_decay": [0.01, 0.1, 0.5]}, 800, 1e-2, chooses_noise=True
+        _deep_ensemble, {"weight_decay": [0.01, 0.1]}, 600, 1e-2, chooses_noise=True
     ),
 }
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from datamodules.batches import SupervisedBatch
-from scripts import uci
+from lit_models import LitDeepEnsemble
+from scripts import uci, uci_alone
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,13 @@ def test_parts_of_a_split_are_disjoint_and_whole(folder):
 
 def test_stacked_training_equals_training_alone(folder):
     part = uci.load(folder)["all"]
-    method = dataclasses.replace(uci.METHODS["deep_ensemble"], num_epochs=5, batch_size=50, lr=0.0)
+    method = dataclasses.replace(
+        uci.METHODS["deep_ensemble"],
+        make=lambda features, rows, setting: LitDeepEnsemble(features, 1),  # no noise that moves
+        num_epochs=5,
+        batch_size=50,
+        lr=0.0,
+    )
     settings = [{"weight_decay": 0.0}] * 3
     initial = uci.train(method, settings, part, seed=0)
     trained = uci.train(dataclasses.replace(method, lr=0.01), settings, part, seed=0)
@@ -69,3 +76,16 @@ def test_every_method_beats_the_mean(folder, name):
     assert result["rmse"].shape == result["log_prob"].shape == (3,)
     assert sum(count for _, count in result["chosen"]) == 3
     assert result["rmse"].mean() < 0.7 * parts["test"].y.std(1).mean()
+
+
+@pytest.mark.parametrize("name", list(uci_alone.METHODS))
+def test_methods_of_one_split_beat_the_mean(folder, name):
+    parts = uci.load(folder)
+    rows = uci_alone.of_split(parts, 1)
+    if name == "laplace_mlp":
+        mixture = uci_alone.laplace(rows, num_steps=300)
+    else:
+        mixture = uci_alone.METHODS[name](rows)
+    y = rows["test"][1]
+    assert (mixture.mean - y).square().mean().sqrt() < 0.9 * y.std()
+    assert mixture.log_prob(y).isfinite().all()

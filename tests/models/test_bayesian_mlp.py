@@ -112,11 +112,12 @@ def test_loss_is_minus_the_elbo_per_row(sampling):
     assert output.scalars["kl"].item() == pytest.approx(model.net.kl().item())
 
 
-def test_mean_field_optimum_and_evidence_of_linear_regression():
+@pytest.mark.parametrize("noise_std", [0.5, 1.5])  # the truth is 0.5
+def test_mean_field_optimum_and_evidence_of_linear_regression(noise_std):
     """Trained to the end, the posterior is the best mean field, below the evidence by its gap."""
-    num_train, noise_std, prior_std = 29, 0.5, 0.8
+    num_train, prior_std = 29, 0.8
     x = torch.randn(num_train, 2) + torch.tensor([1.0, 0.0])
-    y = x @ torch.tensor([[1.0], [-0.5]]) + 0.3 + noise_std * torch.randn(num_train, 1)
+    y = x @ torch.tensor([[1.0], [-0.5]]) + 0.3 + 0.5 * torch.randn(num_train, 1)
     design = torch.cat([x, torch.ones(num_train, 1)], dim=1)
     precision = design.T @ design / noise_std**2 + torch.eye(3) / prior_std**2
     posterior_mean = torch.linalg.solve(precision, design.T @ y / noise_std**2)[:, 0]
@@ -148,8 +149,8 @@ def test_mean_field_optimum_and_evidence_of_linear_regression():
     fit = D.Normal(design @ mean, noise_std).log_prob(y[:, 0]) - spread / (2 * noise_std**2)
     elbo = fit.sum() - model.net.kl()
     assert elbo < evidence
-    assert gap > 0.05
-    assert elbo.item() == pytest.approx((evidence - gap).item(), abs=2e-3)
+    assert gap > 0.02
+    assert elbo.item() == pytest.approx((evidence - gap).item(), abs=3e-3)
 
 
 def test_scores_are_in_the_units_of_the_data():

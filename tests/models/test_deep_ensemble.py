@@ -56,6 +56,33 @@ def test_training_together_is_training_alone():
             torch.testing.assert_close(stacked[s], expected, rtol=1e-10, atol=1e-12)
 
 
+def test_linear_members_agree_on_least_squares():
+    """One optimum for all: they say what was left of the rows, and nothing of the weights."""
+    x = torch.randn(29, 2, dtype=torch.float64)
+    y = x @ torch.tensor([[1.0], [-0.5]]).double() + 0.3 + 0.5 * torch.randn(29, 1).double()
+    batch = SupervisedBatch(x, y)
+    model = LitDeepEnsemble(2, 1, NUM_MEMBERS, hidden_sizes=[], noise="constant").double()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model.step(batch).loss
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    for _ in range(60):
+        model.refresh(iter([batch]))
+    design = torch.cat([x, torch.ones(29, 1)], dim=1)
+    left = y - design @ torch.linalg.lstsq(design, y).solution
+    mixture = model.predictive(x)
+    fitted = (y - left).expand(NUM_MEMBERS, -1, -1)
+    torch.testing.assert_close(mixture.means, fitted, rtol=0, atol=1e-3)
+    assert mixture.epistemic_variance.max() < 1e-6
+    noise = mixture.aleatoric_variance[0, 0]
+    torch.testing.assert_close(noise, left.square().mean(), rtol=1e-4, atol=0)
+
+
 def test_variance_is_positive_and_in_the_units_of_the_data():
     model = LitDeepEnsemble(3, 2, NUM_MEMBERS, hidden_sizes=[7], min_std=0.01)
     model.y_scaler.std.copy_(torch.tensor([1.0, 100.0]))

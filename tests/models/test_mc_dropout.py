@@ -85,6 +85,42 @@ def test_loss_is_gal_and_ghahramani_s():
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("tau", [4.0, 0.25])  # the truth is 4
+def test_linear_regression_under_masks_is_a_ridge_regression(tau):
+    r"""Expected over the masks, a weight pays :math:`p/(1-p) \sum_n x_n^2` beside its prior."""
+    num_train, rate, length_scale = 29, 0.2, 0.6
+    x = torch.randn(num_train, 2, dtype=torch.float64) + torch.tensor([1.0, 0.0])
+    y = x @ torch.tensor([[1.0], [-0.5]]).double() + 0.3 + 0.5 * torch.randn(num_train, 1).double()
+    design = torch.cat([x, torch.ones(num_train, 1)], dim=1)
+    masked = torch.cat([rate / (1 - rate) * x.square().sum(0), torch.zeros(1)])
+    prior = length_scale**2 * torch.tensor([1 / (1 - rate), 1 / (1 - rate), 1.0])
+    precision = tau * (design.T @ design + masked.diag()) + prior.diag()
+    expected = torch.linalg.solve(precision, tau * design.T @ y)[:, 0]
+    model = LitMCDropoutMLP(
+        2,
+        1,
+        num_train,
+        hidden_sizes=[],
+        input_dropout=rate,
+        tau=tau,
+        length_scale=length_scale,
+        num_draws=20_000,
+    ).double()
+    layer = model.net.layers[0]
+    with torch.no_grad():
+        layer.weight.copy_(expected[:2])
+        layer.bias.copy_(expected[2])
+    repeats = 20_000
+    model.step(SupervisedBatch(x.repeat(repeats, 1), y.repeat(repeats, 1))).loss.backward()
+    slope = num_train * torch.cat([layer.weight.grad[0], layer.bias.grad])
+    step = torch.linalg.solve(precision, slope)  # Newton's, from here to the minimum
+    assert step.abs().max() < 0.005
+    assert (expected - torch.linalg.lstsq(design, y).solution[:, 0]).abs().max() > 0.02
+    spread = model.predictive(x).epistemic_variance[:, 0]
+    exact = rate / (1 - rate) * x.square() @ expected[:2].square()
+    torch.testing.assert_close(spread, exact, rtol=0.05, atol=0)
+
+
 def test_predictions_do_not_depend_on_mode_batch_or_call():
     model = LitMCDropoutMLPClassifier(3, 4, 13, hidden_sizes=[5], dropout=0.5, num_draws=7)
     x = torch.randn(11, 3)

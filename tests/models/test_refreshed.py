@@ -1,11 +1,15 @@
 """The noise that is learned: its fixed point, its carrying over, and runs that had it otherwise."""
 
+from types import SimpleNamespace
+
 import lightning as L
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from datamodules import NoisySineRegressionDataModule
 from datamodules.batches import SupervisedBatch
+from datamodules.errors import InputError
 from lit_models import (
     LitBayesianMLP,
     LitDeepEnsemble,
@@ -59,6 +63,24 @@ def test_a_given_noise_stays(kind, options):
     model.refresh(iter([batch]))
     expected = torch.full((2,), 0.3 if kind is LitBayesianMLP else 0.5).double()
     torch.testing.assert_close(model.noise_stds(), expected)
+
+
+def test_the_noise_that_the_data_state():
+    task = NoisySineRegressionDataModule(num_samples=20, noise_std=0.3)
+    model = LitBayesianMLP(1, 1, 20, noise_std="data")
+    with pytest.raises(InputError, match="take_scale"):
+        model.noise_stds()
+    model.take_scale(task)
+    expected = torch.full((1,), 0.3)
+    torch.testing.assert_close(model.noise_stds(), expected, check_dtype=False)
+    model.refresh(iter([task.split("train")]))
+    torch.testing.assert_close(model.noise_stds(), expected, check_dtype=False)
+    # A prediction needs no data that state it.
+    loaded = LitBayesianMLP(1, 1, 20, noise_std="data")
+    loaded.load_state_dict(model.state_dict())
+    torch.testing.assert_close(loaded.noise_stds(), expected, check_dtype=False)
+    with pytest.raises(InputError, match="SimpleNamespace states no noise"):
+        model.take_scale(SimpleNamespace())
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e5])
@@ -140,15 +162,15 @@ def test_intervals_of_a_table_in_large_units_are_as_wide_as_its_noise():
     model = LitBayesianMLP(2, 1, 272, num_train_draws=4)
     for scaler, values in ((model.x_scaler, batch.x), (model.y_scaler, batch.y)):
         scaler.fit(values.mean(0), values.std(0))
-    model._warmup_steps = 450
+    model._warmup_steps = 270
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    schedule = WarmupCosine(optimizer, total_steps=1500)
-    for step in range(1500):
+    schedule = WarmupCosine(optimizer, total_steps=900)
+    for step in range(900):
         optimizer.zero_grad()
         model.step(batch).loss.backward()
         optimizer.step()
         schedule.step()
-        if step > 450 and step % 50 == 49:
+        if step > 270 and step % 50 == 49:
             model.refresh(iter([batch]))
     assert 1.8e4 < model.noise_stds().item() < 2.6e4
     with torch.no_grad():
