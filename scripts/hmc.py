@@ -279,7 +279,7 @@ def reference(
         f"{chains.acceptance:.3f}, step {chains.step_size:.2g}, "
         f"{time.process_time() - began:.0f} CPU s"
     )
-    parts = chains.draws.split(args.num_chains, dim=1)
+    parts = torch.split(chains.draws, args.num_chains, dim=1)
     return [
         score(posterior, draws, target, datamodule)
         for draws, target, datamodule in zip(parts, targets, data, strict=True)
@@ -294,7 +294,8 @@ def score(
     metrics = regression_metrics()
     test = data.split("test")
     noise = data.noise_std**2
-    for rows, target in zip(test.x.double().split(1000), test.y.double().split(1000), strict=True):
+    blocks = (torch.split(field.double(), 1000) for field in (test.x, test.y))
+    for rows, target in zip(*blocks, strict=True):
         mean, variance = (part.unsqueeze(-1) for part in posterior.predict(flat, y, rows))
         mixture = GaussianMixture(mean, (variance + noise).sqrt(), variance.mean(0))
         for name in ("nll", "coverage_95", "rmse"):
@@ -305,8 +306,10 @@ def score(
     spread = (mean.var(0) + variance.mean(0)).sqrt()
     ratio = torch.minimum(spread[0], spread[-1]) / spread[inside].mean()
     rhat = split_rhat(mean.reshape(*draws.shape[:2], -1))[inside].max()
-    values = [metrics[name].compute().item() for name in ("nll", "coverage_95", "rmse")]
-    return Score(*values, ratio.item(), rhat.item())
+    nll, coverage, rmse = (
+        metrics[name].compute().item() for name in ("nll", "coverage_95", "rmse")
+    )
+    return Score(nll, coverage, rmse, ratio.item(), rhat.item())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -333,7 +336,7 @@ def main() -> None:
         scores = reference(noise_std, num_samples, args.seeds, args)
         print("seed   " + "  ".join(f"{name:>10.10}" for name in Score._fields))
         rows = [*zip(args.seeds, scores, strict=True)]
-        means = Score(*torch.tensor(scores).mean(0).tolist())
+        means = Score(*torch.tensor([*scores]).mean(0).tolist())
         for name, row in (*rows, ("mean", means)):
             print(f"{name!s:<6} " + "  ".join(f"{value:10.4f}" for value in row), flush=True)
 

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -37,7 +38,8 @@ def laplace(rows: Rows, num_steps: int = 3000) -> GaussianMixture:
     schedule = WarmupCosine(optimizer, total_steps=num_steps)
     for step in range(1, num_steps + 1):
         optimizer.zero_grad()
-        model.step(batch).loss.backward()
+        loss: Any = model.step(batch).loss
+        loss.backward()
         optimizer.step()
         schedule.step()
         if step > model.refresh_after * num_steps and step % model.refresh_every == 0:

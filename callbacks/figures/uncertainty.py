@@ -189,7 +189,8 @@ def _risk(order: Tensor, error: Tensor) -> Tensor:
     _, group, counts = torch.unique(order, return_inverse=True, return_counts=True)
     sums = torch.zeros(len(counts), dtype=error.dtype).index_add(0, group, error)
     ordered = (sums / counts).repeat_interleave(counts)
-    return ordered.cumsum(0) / torch.arange(1, len(error) + 1)
+    risk: Tensor = ordered.cumsum(0) / torch.arange(1, len(error) + 1)
+    return risk
 
 
 class ExtrapolationSpread(L.Callback):
