@@ -8,7 +8,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg WANDB_MODE=disabled
 # An experiment of each family.
 QUICK := binary_classification lstm seq2seq mc_dropout gcn ddpm gpt
 
-.PHONY: demo test quick lowest optimum lint format benchmark docs clean
+.PHONY: demo test quick lowest optimum lint format benchmark docs axe clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/lit-models fit --config lstm
@@ -56,6 +56,13 @@ benchmark: $(VENV)/.runtime
 docs: $(VENV)/.docs
 	$(BIN)/python -m scripts.api_page
 	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html $(ARGS)
+
+# Serious faults of the built pages by axe, at the width of a phone and in the dark; needs node and
+# Chromium or Chrome (CHROMIUM=path).
+AXE := docs/_build/axe
+axe:
+	npm install --silent --no-audit --no-fund --prefix $(AXE) puppeteer-core@24 axe-core@4
+	NODE_PATH=$(AXE)/node_modules node scripts/axe.cjs docs/_build/html $(ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'

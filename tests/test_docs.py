@@ -118,7 +118,11 @@ def write_graph(folder: Path) -> None:
     torch.save(graph, folder / "graph.pt")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+# The Chinese README has the same commands, which its own test says.
+RUN = [page for page in PAGES if page.name != "README.zh-CN.md"]
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_commands(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)

@@ -1,10 +1,13 @@
 """Past runs listed and compared, from folders alone."""
 
+import itertools
 import json
 import re
+from html.parser import HTMLParser
 
 import pytest
 import yaml
+from browser import find_browser, measure, run_browser
 
 from lit_models.__main__ import main
 
@@ -97,6 +100,61 @@ def test_a_mistake_is_one_line(folder, capsys, line, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+class Checked(HTMLParser):
+    """What a reader of the page's markup finds wrong with it."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.faults, self.levels = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+        if tag == "img" and not named.get("alt"):
+            self.faults.append("a picture without a text")
+        if tag == "th" and named.get("scope") not in ("row", "col"):
+            self.faults.append("a title of no row and no column")
+        if tag in ("h1", "h2", "h3"):
+            self.levels.append(int(tag[1]))
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> closes nothing")
+
+
+def test_the_page_is_sound_markup(folder, capsys):
+    shown(capsys, "compare", "tiny", "other")
+    text = (folder / "compare.html").read_text()
+    page = Checked()
+    page.feed(text)
+    assert page.faults == []
+    assert page.open == []
+    assert page.levels[0] == 1
+    assert all(later - level <= 1 for level, later in itertools.pairwise(page.levels))
+    assert text.startswith('<!doctype html>\n<html lang="en">')
+    assert text.count("<main>") == 1
+
+
+@pytest.mark.skipif(
+    find_browser() is None, reason="no chromium on the path or at /usr/bin/chromium"
+)
+@pytest.mark.parametrize("width", [320, 1200])
+def test_the_page_fits_the_window_and_paper(folder, capsys, width, tmp_path):
+    shown(capsys, "compare", "tiny", "other")
+    text = (folder / "compare.html").read_text()
+    assert measure(text, width, tmp_path)["scroll_width"] <= width
+    if width == 1200:
+        target = tmp_path / "page.pdf"
+        page = (folder / "compare.html").as_uri()
+        run_browser(f"--print-to-pdf={target}", page, tmp_path=tmp_path)
+        assert target.read_bytes().startswith(b"%PDF-")
 
 
 def test_names_are_text_in_the_page(folder, capsys):
