@@ -13,7 +13,7 @@ import lit_models
 from datamodules.errors import InputError
 from lit_models.command.catalog import configs_root, find_config, load_yaml
 from lit_models.command.run_folder import resolve_checkpoint, run_dir_of
-from lit_models.command.trust import check_found
+from lit_models.command.trust import check_found, named_classes
 
 _CLASS_OPTIONS = {
     "--model": lit_models,
@@ -44,6 +44,7 @@ class CommandLine:
         classes: Class paths of ``model`` and ``data``.
         experiment_data: Class path of the data that the experiment itself has.
         found: Whether the run's own configuration is read without having been named.
+        trusted: Class paths that the user has named, where that configuration is read.
         layers: Contents of the configurations.
     """
 
@@ -54,6 +55,7 @@ class CommandLine:
     classes: dict[str, str] = field(default_factory=dict)
     experiment_data: str | None = None
     found: bool = False
+    trusted: list[str] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -90,7 +92,9 @@ def prepare(argv: Sequence[str]) -> CommandLine:
         if run_config is not None:
             own = load_yaml(run_config)
             line.found = run_config not in configs
-            check_found(run_config, own, [*layers, *({name: value} for name, value in others)])
+            named = [*layers, *({name: value} for name, value in others)]
+            check_found(run_config, own, named)
+            line.trusted = named_classes(named)
             configs[1:1], layers[1:1] = [run_config], [own]
             experiment = experiment or _setting(layers, "experiment")
     if name is not None or resolved:

@@ -54,7 +54,7 @@ from lit_models.command.run_folder import (
     is_child_rank,
     new_run_id,
 )
-from lit_models.command.trust import check_calls
+from lit_models.command.trust import check_calls, denied, restricted_imports
 from lit_models.training.lightning_repairs import Unprofiled, hide_empty_hooks
 from lit_models.training.sharding import ShardedStrategy
 from lit_models.weights.checkpoints import (
@@ -97,18 +97,19 @@ class LitCLI(LightningCLI):
         path = command_line.checkpoint
         self.checkpoint = None if path is None else read_checkpoint(path)
         self._knows_checkpoint = False
-        super().__init__(
-            model_class=L.LightningModule,
-            datamodule_class=L.LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            parser_class=OneLineParser,
-            save_config_callback=None,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            args=command_line.args if run else command_line.args[1:],
-            run=run,
-        )
+        with restricted_imports(command_line.found, command_line.trusted):
+            super().__init__(
+                model_class=L.LightningModule,
+                datamodule_class=L.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                parser_class=OneLineParser,
+                save_config_callback=None,
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                args=command_line.args if run else command_line.args[1:],
+                run=run,
+            )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The one that runs: a parser of each costs as much as reading the command line."""
@@ -158,10 +159,12 @@ class LitCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except InputError as error:
-            raise InputError(f"{error}{self._close_options(str(error))}") from error
+            reason = denied(str(error), self.command_line.found)
+            reason = reason or f"{error}{self._close_options(str(error))}"
+            raise InputError(reason) from error
         command = self.config.get("subcommand")
         config = self.config[command] if command else self.config
-        check_calls(config, self.command_line.found)
+        check_calls(config)
         check_ranges(config)
 
     def _close_options(self, message: str) -> str:

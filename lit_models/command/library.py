@@ -20,7 +20,13 @@ from lit_models.command.catalog import load_yaml
 from lit_models.command.classes import class_arguments, named_class
 from lit_models.command.linking import link_sizes, size_of
 from lit_models.command.messages import one_line
-from lit_models.command.trust import check_calls, foreign_classes
+from lit_models.command.trust import (
+    check_calls,
+    check_root,
+    denied,
+    foreign_classes,
+    restricted_imports,
+)
 from lit_models.weights.checkpoints import check_compatible, read_checkpoint
 
 if TYPE_CHECKING:
@@ -85,8 +91,10 @@ def load(
                 f"{path} names {name}, which is neither of this project nor of torch or "
                 f"lightning; if you trust it, load with allow=[{name!r}]"
             )
+    check_root(path, config, [dict(data or {})], 'data={"root": ...}, here ')
     state = read_checkpoint(weights)
-    model, datamodule = _make(path, _sections(path, config, data or {}), state, found=not allow)
+    with restricted_imports(True, allow):
+        model, datamodule = _make(path, _sections(path, config, data or {}), state)
     if str(config.get("trainer", {}).get("precision")).startswith("64"):
         model.double()
     check_compatible(weights, state, model)
@@ -122,7 +130,7 @@ def _sections(path: Path, config: Any, data: Mapping[str, Any]) -> dict[str, dic
 
 
 def _make(
-    path: Path, sections: dict[str, Any], state: dict[str, Any], found: bool
+    path: Path, sections: dict[str, Any], state: dict[str, Any]
 ) -> tuple[LitModule, LitDataModule[Any]]:
     """Model and data, of the sizes that the run's own data had."""
     model = _imported(path, sections["model"]["class_path"])
@@ -139,9 +147,12 @@ def _make(
     link_sizes(parser, model, size)
     try:
         config = parser.parse_object(sections)
-        check_calls(config, found)
+        check_calls(config)
         parts = parser.instantiate_classes(config)
     except ArgumentError as error:
+        reason = denied(str(error), True)
+        if reason is not None:
+            raise InputError(f"{path}: {reason}") from error
         known = ", ".join(class_arguments(sections["data"]["class_path"]))
         raise InputError(
             f"{path}: {one_line(str(error))}; {datamodule.__name__} takes {known}"
