@@ -61,6 +61,10 @@ REFUSED = {
         ["--config", "lstm", "--data.init_args.windw=3"],
         "data: Option 'windw' is not accepted; did you mean window",
     ),
+    "option of the other part": (
+        ["--config", "gpt", "--data.num_new_tokens", "3"],
+        "data: Option 'num_new_tokens' is not accepted; did you mean --model.num_new_tokens?",
+    ),
     "option of the trainer": (
         ["--config", "lstm", "--trainer.max_epoch", "3"],
         "trainer: Option 'max_epoch' is not accepted; did you mean max_epochs",

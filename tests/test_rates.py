@@ -10,17 +10,19 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import LinearDataModule
-from datamodules.batches import SupervisedBatch
+from datamodules.batches import ExamplesBatch, SeriesBatch, SupervisedBatch, TokenBatch
 from datamodules.errors import InputError
 from lit_models import (
     AdamWMatrixDecay,
     LitBayesianMLP,
     LitDeepEnsemble,
+    LitGPTClassifier,
     LitLaplaceMLP,
     LitMLPRegressor,
     WarmupCosine,
 )
 from lit_models.layers.ranges import check_ranges
+from lit_models.training.batches import as_batch
 
 
 def trainer(**options):
@@ -178,6 +180,42 @@ def test_plain_tuples_are_batches():
         trainer(max_epochs=1).fit(model, DataLoader(many, batch_size=8))
     with pytest.raises(InputError, match=r"y.reshape\(len\(y\), -1\)"):
         trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(x, y[:, 0]), batch_size=8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "message"),
+    [
+        (SeriesBatch, [(8, 5), (8, 1)], r"x of shape \(8, 5\), torch.float32; .* x \(B, T, D\)"),
+        (SeriesBatch, [(8, 5, 1), (8,)], r"takes y \(B, H\) or \(B, H, M\)"),
+        (ExamplesBatch, [(8, 5, 1), (8, 5, 1)], r"takes y \(B, T\)"),
+        (TokenBatch, [(8, 5), (8, 5)], r"takes tokens \(B, T\), integers"),
+        (SupervisedBatch, [(8,), (8, 1)], r"takes x \(B, D\)"),
+        (SupervisedBatch, [(8, 3), (8,)], r"y.reshape\(len\(y\), -1\), and classes as integers"),
+    ],
+)
+def test_a_plain_batch_of_other_shapes_is_named(kind, parts, message):
+    with pytest.raises(InputError, match=message):
+        as_batch(tuple(torch.zeros(*shape) for shape in parts), kind)
+
+
+def test_plain_classes_fit_no_model_of_numbers():
+    batch = (torch.zeros(8, 3), torch.zeros(8).long())
+    assert as_batch(batch, SupervisedBatch).y is batch[1]
+    with pytest.raises(InputError, match="the targets have shape"):
+        as_batch(batch, SupervisedBatch, numbers=True)
+    model = LitMLPRegressor(3, 1)
+    model.take_scale(None)
+    with pytest.raises(InputError, match="the targets have shape"):
+        trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(*batch), batch_size=4))
+
+
+def test_texts_without_classes_are_named():
+    tokens = torch.randint(0, 9, (8, 5))
+    loader = DataLoader(TensorDataset(tokens, tokens), batch_size=4)
+    model = LitGPTClassifier(9, 5, 2, d_model=8, num_layers=1, num_heads=1)
+    for run in (trainer(max_epochs=1).fit, trainer().test, trainer().predict):
+        with pytest.raises(InputError, match="needs the class of each text: give TokenBatch"):
+            run(model, loader)
 
 
 def test_parts_of_a_users_own():

@@ -140,6 +140,12 @@ class Column:
                 f"{self.at(int(wrong[0]))} is {cell!r}, not a finite number that models compute "
                 f"with (up to {LARGEST:g})"
             )
+        peak = float(np.abs(values[np.isfinite(values)]).max(initial=0))
+        if 0 < peak < 1 / LARGEST:
+            raise InputError(
+                f"{self.where}: {self.name!r} is at most {peak:g}, whose square is no number; give "
+                "it in a smaller unit"
+            )
         if complete and bool(np.isnan(values).any()):
             self.check_complete()
             row = int(np.flatnonzero(np.isnan(values))[0])

@@ -1,6 +1,7 @@
 """Checked graphs of torch-geometric: saved ``Data``, datasets by name, what a graph must have."""
 
 import importlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
+from datamodules.files.columns import LARGEST
 from datamodules.files.torch_file import load_plain
 
 _PLANETOID = ("Cora", "CiteSeer", "PubMed")
@@ -174,11 +176,13 @@ def _check_values(graph: Any, where: str) -> None:
 
 def _check_finite(values: Tensor, where: str, what: str) -> None:
     dense = values.to_dense() if values.layout != torch.strided else values
-    wrong = ~torch.isfinite(dense.reshape(len(dense), -1))
+    rows = dense.reshape(len(dense), -1)
+    wrong = ~(rows.isfinite() & (rows.abs() <= LARGEST))  # float32 takes the bound for infinite
     if bool(wrong.any()):
         row, column = wrong.nonzero()[0].tolist()
-        value = dense.reshape(len(dense), -1)[row, column].item()
-        raise InputError(f"{where}: {what.format(row, column)} is {value}")
+        value = rows[row, column].item()
+        limit = f", more than models compute with ({LARGEST:g})" if math.isfinite(value) else ""
+        raise InputError(f"{where}: {what.format(row, column)} is {value:g}{limit}")
 
 
 def split_masks(graph: Any, where: str, num_nodes: int) -> dict[str, Tensor] | None:

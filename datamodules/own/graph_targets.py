@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
+from datamodules.files.columns import LARGEST
 from datamodules.files.notes import say
 from datamodules.files.tables import Column, Table
 from datamodules.graph_base import Level
@@ -149,6 +150,8 @@ def _numbers(task: Task, y: Tensor, names: list[str], where: str) -> Targets:
     y = y.double()
     if bool(y.isinf().any()):
         raise InputError(f"{where} has an infinite value; a target is finite, or empty if unknown")
+    if bool((y.abs() > LARGEST).any()):
+        raise InputError(f"{where} has a value beyond {LARGEST:g}; give it in a larger unit")
     if not bool(y.isfinite().any()):
         raise InputError(f"{where} has no value; give the targets to train on")
     if task == "multilabel" and not bool(((y == 0) | (y == 1) | y.isnan()).all()):

@@ -30,8 +30,10 @@ def refusal(argv: Sequence[str]) -> str | None:
             arguments.setdefault(group, trainer_arguments())
         names = arguments.get(group)
         if names is not None and name not in (*names, *_OWN):
+            owner = next((own for own, taken in arguments.items() if name in (taken or ())), None)
             choices = names if group == "trainer" else known
-            return f"{group}: Option {name!r} is not accepted{hint(name, choices)}"
+            fix = hint(name, choices) if owner is None else f"; did you mean --{owner}.{name}?"
+            return f"{group}: Option {name!r} is not accepted{fix}"
     return None
 
 

@@ -12,6 +12,7 @@ _NOISE = re.compile(
 _LONG = 80  # from here on a value is a whole section
 # What YAML reads as another type although it is meant as a name: No, Off, 2020, null.
 _UNQUOTED = re.compile(r"expected str, got (\[?(?:True|False|None|-?[\d.]+)\b)")
+_QUOTE = """; quote a name that YAML reads as another type, as in '["No", "1"]'"""
 _TYPE = re.compile(
     r"Expected an? (?:<class '(?:\w+\.)*(?P<type>\w+)'>|typing\.Literal\[(?P<words>.*)\]|"
     r"(?P<path>dot import path string))(?:[.:] (?:Got value: )?(?P<value>.*))?"
@@ -50,8 +51,8 @@ def one_line(message: str) -> str:
         reason = f"expected {' or '.join(dict.fromkeys(expected))}{given}"
     elif value is not None and value not in reason and "not accepted" not in reason:
         reason += given
-    if _UNQUOTED.search(reason):
-        reason += """; quote a name that YAML reads as another type, as in '["No", "1"]'"""
+    if _UNQUOTED.search(reason) and _QUOTE not in reason:
+        reason += _QUOTE
     text = ": ".join([*dict.fromkeys(keys), reason])
     # Keys of nested parsers stand before the reason.
     return re.sub(r"^(?:[\w.]+: )+", lambda found: f"{found[0][:-2].replace(': ', '.')}: ", text)

@@ -62,7 +62,8 @@ class DataScale(QuickHookNames):
         wide = widest_float(device) == torch.float64
         if not wide or not hasattr(type(datamodule), "standardization"):
             # Defined for every run, it would have Lightning warn that it hides the datamodule's.
-            take = partial(_given_batch, batch_type(type(self)), wide)
+            numbers = any(name == "y_scaler" for name, _ in scalers_of(self))
+            take = partial(_given_batch, batch_type(type(self)), wide, numbers)
             self.on_before_batch_transfer = take  # type: ignore[method-assign]
         if not wide:
             narrow_buffers(self)
@@ -70,6 +71,6 @@ class DataScale(QuickHookNames):
                 scaler.check_single_precision(name.removesuffix("_scaler"), device.type)
 
 
-def _given_batch(kind: Any, wide: bool, batch: Any, dataloader_idx: int) -> Any:
-    batch = as_batch(batch, kind)
+def _given_batch(kind: Any, wide: bool, numbers: bool, batch: Any, dataloader_idx: int) -> Any:
+    batch = as_batch(batch, kind, numbers)
     return batch if wide else narrow(batch)

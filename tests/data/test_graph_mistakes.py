@@ -57,6 +57,18 @@ MISTAKES = {
         lambda f: saved(f, x=torch.full((NUM_NODES, 3), torch.nan)),
         "feature 0 of node 0 is nan",
     ),
+    "feature beyond squares": (
+        lambda f: saved(f, x=torch.full((NUM_NODES, 3), 1e200, dtype=torch.float64)),
+        r"feature 0 of node 0 is 1e\+200, more than models compute with \(1e\+150\)",
+    ),
+    "weight beyond squares": (
+        lambda f: saved(f, edge_weight=torch.full((38,), 1e160, dtype=torch.float64)),
+        r"weight of edge 0 is 1e\+160, more than models",
+    ),
+    "target beyond squares": (
+        lambda f: saved(f, y=torch.full((NUM_NODES,), 1.5e200, dtype=torch.float64)),
+        r"has a value beyond 1e\+150; give it in a larger unit",
+    ),
     "NaN cell": (
         lambda f: write_csv(f, lambda t: t.assign(size=[np.nan, *t["size"][1:]])),
         "nodes.csv, row 2: no value in column 'size'",

@@ -97,6 +97,10 @@ NAMED = {
     "one slip": ([*map(str, range(99)), "12O"], "is '12O', while 99 of 100 cells are numbers"),
     "infinite": (["1", "2", "inf"], "row 4: 'a' is 'inf', not a finite number"),
     "beyond squares": (["1", "2", "1e200"], "row 4: 'a' is '1e200', not a finite number"),
+    "below squares": (
+        ["1e-160", "2e-160", "0"],
+        "'a' is at most 2e-160, whose square is no number",
+    ),
     "beyond resolution": (
         ["100000000000000000001", "100000000000000000002", "100000000000000000003"],
         "varies less than double precision can tell",

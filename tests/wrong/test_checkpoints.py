@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from refusals import CONFIG, FIT, snapshot
 from datamodules.errors import InputError
 from datamodules.files.graph_objects import load_graphs
 from datamodules.files.tokenization import load_tokenizer
-from lit_models.weights.checkpoints import read_checkpoint
+from lit_models.weights.checkpoints import check_compatible, read_checkpoint
 
 TEST = ["test", "--config", CONFIG, "--ckpt_path", "x.ckpt"]
 
@@ -157,3 +158,23 @@ def test_any_bytes(tmp_path_factory):
 
     read()
     assert snapshot(path.parent).keys() == {path}
+
+
+def test_a_model_may_know_the_weights_of_an_earlier_version():
+    class Renamed(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.new = torch.nn.Linear(2, 1, bias=False)
+
+        def on_load_checkpoint(self, checkpoint):
+            weights = checkpoint["state_dict"]
+            weights["new.weight"] = weights.pop("old.weight")
+
+    checkpoint = {"state_dict": {"old.weight": torch.zeros(1, 2)}}
+    check_compatible(Path("x.ckpt"), checkpoint, Renamed())
+    assert list(checkpoint["state_dict"]) == ["old.weight"]  # the fit renames them once more
+    checkpoint = {"state_dict": {"old.weight": torch.zeros(1, 3)}}
+    with pytest.raises(
+        InputError, match=r"'new.weight' has shape \(1, 3\), the model has \(1, 2\)"
+    ):
+        check_compatible(Path("x.ckpt"), checkpoint, Renamed())

@@ -125,7 +125,7 @@ CASES = {
             "--data.target=y",
             "--data.drop=[No]",
         ],
-        "expected str, got False; quote a name that YAML reads as another type",
+        'got False; quote a name that YAML reads as another type, as in \'["No", "1"]\', got [F',
     ),
     "finder of a rate": (
         [*FIT, "--trainer.callbacks+=LearningRateFinder"],
