@@ -93,8 +93,7 @@ class LitCLI(LightningCLI):
         self.command_line = command_line
         import_named_classes(command_line.layers)
         self.interrupt, self.folder = interrupt, folder
-        self.run_dir = Path()
-        path = command_line.checkpoint
+        self.run_dir, path = Path(), command_line.checkpoint
         self.checkpoint = None if path is None else read_checkpoint(path)
         self._knows_checkpoint = False
         with restricted_imports(command_line.found, command_line.trusted):
@@ -160,8 +159,7 @@ class LitCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except InputError as error:
             reason = denied(str(error), self.command_line.found)
-            reason = reason or f"{error}{self._close_options(str(error))}"
-            raise InputError(reason) from error
+            raise InputError(reason or f"{error}{self._close_options(str(error))}") from error
         command = self.config.get("subcommand")
         config = self.config[command] if command else self.config
         check_calls(config)
