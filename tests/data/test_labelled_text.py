@@ -6,25 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules import (
-    InputError,
-    LabelledTextDataModule,
-    TextFileDataModule,
-)
-
-WORDS = "the cat sat on the mat and the dog ran to the red hat"
-
-
-@pytest.fixture
-def text(tmp_path):
-    lines = [" ".join(WORDS.split()[i % 7 : i % 7 + 3 + i % 5]) for i in range(400)]
-    path = tmp_path / "text.txt"
-    path.write_text("\n".join(lines) + "\n")
-    return str(path)
-
-
-def module(text, tmp_path, **options):
-    return TextFileDataModule(text, cache_dir=str(tmp_path / "cache"), **options)
+from datamodules import InputError, LabelledTextDataModule
+from datamodules.files.tokenization import train_characters, train_tokenizer
 
 
 def labelled(tmp_path, rows=60):
@@ -57,9 +40,9 @@ def test_labelled_rows(tmp_path):
     assert list(frame) == ["text", "class", "probability_bad", "probability_good", "target"]
 
 
-def test_labelled_rows_of_a_causal_vocabulary(text, tmp_path):
-    bpe = module(text, tmp_path, tokenizer="bpe", seq_len=13, max_vocab_size=300)
-    (tmp_path / "tokenizer.json").write_text(bpe.tokenizer.to_str())
+def test_labelled_rows_of_a_causal_vocabulary(tmp_path):
+    bpe = train_tokenizer("bpe", ["such a nice dog", "a good cat"], 300, ("<|endoftext|>",), None)
+    (tmp_path / "tokenizer.json").write_text(bpe.to_str())
     data = LabelledTextDataModule(labelled(tmp_path), tokenizer=str(tmp_path), context_length=7)
     train = data.split("train")
     end = data.tokenizer.token_to_id("<|endoftext|>")
@@ -99,8 +82,8 @@ def test_cut_texts_classes_and_rivals(tmp_path, capsys):
     assert "test rows it was trained on" in again.other_rows("test")
 
 
-def test_a_vocabulary_without_delimiters(text, tmp_path):
-    characters = module(text, tmp_path).tokenizer
+def test_a_vocabulary_without_delimiters(tmp_path):
+    characters = train_characters(["such a nice dog", "bad"], 100, ("[UNK]",), "[UNK]")
     (tmp_path / "tokenizer.json").write_text(characters.to_str())
     data = LabelledTextDataModule(labelled(tmp_path), tokenizer=str(tmp_path), context_length=40)
     assert data.split("train").mask.sum(1).max() == len("such a nice dog")
