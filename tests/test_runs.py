@@ -78,6 +78,17 @@ def test_compare_shows_what_differs_and_writes_a_page(folder, capsys):
     assert "<td>9.0</td>" in page
 
 
+def test_many_runs_share_a_page_with_the_figures_of_some(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for k in range(30):
+        make(tmp_path, f"many/r{k:02}", lr=k)
+    shown(capsys, "compare", "many")
+    page = (tmp_path / "compare.html").read_text()
+    assert "Figures of the first 24 of 30 runs." in page
+    assert page.count("<img ") == 24
+    assert page.count("<polyline") == 60
+
+
 def test_compare_takes_the_runs_of_an_experiment(folder, capsys, tmp_path):
     lines = shown(capsys, "compare", "tiny", "runs/other/cut")
     assert lines[0].split() == ["tiny/good", "tiny/bad", "other/cut"]

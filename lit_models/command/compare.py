@@ -19,6 +19,7 @@ from lit_models.command.runs import Parser, Run, read_run, table
 # Told apart by eye, by colour-blind eyes too, and in print by their dashes.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _DASHES = ("", "8 4", "2 4", "8 4 2 4")
+_MAX_FIGURES = 24  # runs whose figures the page holds
 _OF_THE_RUN = ("trainer.default_root_dir", "checkpoint.dirpath", "last_checkpoint.dirpath")
 _Rows = Sequence[Sequence[str]]
 _STYLE = """
@@ -220,11 +221,14 @@ def _legend(runs: Sequence[Run]) -> str:
 
 
 def _figures(runs: Sequence[Run]) -> Iterator[str]:
-    """Figures of one name beside each other."""
-    found = {run.name: {p.stem: p for p in (run.folder / "figures").glob("*.png")} for run in runs}
+    """Figures of one name beside each other, of no more runs than a page can hold."""
+    shown = runs[:_MAX_FIGURES]
+    found = {run.name: {p.stem: p for p in (run.folder / "figures").glob("*.png")} for run in shown}
+    if len(runs) > len(shown) and any(found.values()):
+        yield f"<p>Figures of the first {len(shown)} of {len(runs)} runs.</p>"
     for name in sorted({stem for figures in found.values() for stem in figures}):
         yield f"<h2>{html.escape(name.replace('_', ' '))}</h2><div class=side>"
-        for run in runs:
+        for run in shown:
             path = found[run.name].get(name)
             if path is not None:
                 data = base64.b64encode(path.read_bytes()).decode()
