@@ -4,10 +4,13 @@ The task is :math:`y = (x + s) \bmod n`; a share of the answers is drawn afresh,
 expected one comes with :math:`q = 1 - \epsilon (n - 1) / n` and each other with
 :math:`\epsilon / n`.
 
-*examples*, to pre-train on: a row is ``x = y ; x = y ; ...`` with one hidden s. The best forecast
-of an answer is its posterior predictive,
+*examples*, to pre-train on: a row is ``; x = y ; x = y ...`` with one hidden s, or begins with its
+name, ``three x = y ; x = y ...``. The best forecast of an answer is its posterior predictive,
 
 .. math:: P(y_t \mid x_t, \text{before}) = \sum_s P(s \mid \text{before})\, P(y_t \mid x_t, s).
+
+Rows that tell s are the curriculum: the sum is learned from them in a few hundred steps, and the
+others then have only s to find. Without them a model may stay for thousands of steps on a plateau.
 
 *instructions*, to fine-tune on: a row names s in words, such as ``increase 4 by three =``, then the
 answer and the end; the loss is on these two. Some pairs of a wording and an s are in no training
@@ -60,6 +63,7 @@ class InstructedShiftDataModule(LitDataModule[TokenBatch]):
         num_shifts: Number n of symbols and of shifts, at most 20.
         noise: Probability with which an answer is drawn afresh.
         num_examples: Examples K in a row of examples.
+        told_fraction: Share of the rows of examples that begin with the name of their shift.
         num_samples: Training rows.
         num_test: Test rows; validation has a quarter of it.
         batch_size: Rows per optimizer step.
@@ -79,6 +83,7 @@ class InstructedShiftDataModule(LitDataModule[TokenBatch]):
         num_test: int = 4_000,
         batch_size: int = 64,
         seed: int = 0,
+        told_fraction: float = 0.5,
     ) -> None:
         super().__init__(batch_size, seed, eval_batch_size=1000)
         at_least(
@@ -91,7 +96,10 @@ class InstructedShiftDataModule(LitDataModule[TokenBatch]):
             raise InputError(f"num_shifts must be at most {len(_NUMBERS)}, got {num_shifts}")
         if not 0 <= noise < 1:
             raise InputError(f"noise must lie in [0, 1), got {noise}")
+        if not 0 <= told_fraction <= 1:
+            raise InputError(f"told_fraction must lie in [0, 1], got {told_fraction}")
         self.task, self.num_shifts, self.noise = task, num_shifts, noise
+        self.told_fraction = told_fraction
         self.num_examples, self.num_samples, self.num_test = num_examples, num_samples, num_test
         self.stop: list[str] = []
         self.words = [
@@ -151,10 +159,12 @@ class InstructedShiftDataModule(LitDataModule[TokenBatch]):
         x = torch.randint(n, shape, generator=generator)
         shift = torch.randint(n, (count, 1), generator=generator)
         y = self._answers(x, shift, generator)
+        told = torch.rand(count, 1, generator=generator) < self.told_fraction
         equals, stop = (torch.full(shape, 2 * n + sign) for sign in (_EQUALS, _STOP))
-        tokens = torch.stack([x, equals, y, stop], dim=2).flatten(1)
+        stop[:, :1] = torch.where(told, n + shift, stop[:, :1])
+        tokens = torch.stack([stop, x, equals, y], dim=2).flatten(1)
         labels = torch.full_like(tokens, IGNORE)
-        labels[:, 1::4] = y
+        labels[:, 2::4] = y
         return TokenBatch(tokens, labels)
 
     def is_new(self, wording: Tensor, shift: Tensor) -> Tensor:
@@ -260,9 +270,13 @@ class InstructedShiftDataModule(LitDataModule[TokenBatch]):
     @cached_property
     def _examples_floor(self) -> float:
         test = self.split("test")
-        residue = (test.labels[:, 1::4] - test.tokens[:, 0::4]).unsqueeze(-1)
-        log_prob = self._log_prob((residue - torch.arange(self.num_shifts)) % self.num_shifts)
+        residue = (test.labels[:, 2::4] - test.tokens[:, 1::4]).unsqueeze(-1)
+        shifts = torch.arange(self.num_shifts)
+        log_prob = self._log_prob((residue - shifts) % self.num_shifts)
+        first = test.tokens[:, :1] - self.num_shifts
+        possible = (first == shifts) | (first >= self.num_shifts)  # (B, n)
         before = torch.nn.functional.pad(log_prob.cumsum(1)[:, :-1], (0, 0, 1, 0))  # (B, K, n)
+        before = before.masked_fill(~possible.unsqueeze(1), -math.inf)
         found = torch.logsumexp(before + log_prob, -1) - torch.logsumexp(before, -1)
         return float(-found.mean())
 

@@ -71,20 +71,24 @@ def test_the_floor_of_examples_is_bayes_rule_by_enumeration():
     data = make("examples")
     batch = data.split("test")
     right, other = 1 - EPS + EPS / N, EPS / N
-    total = 0.0
+    total, num_told = 0.0, 0
     for row in range(300):
-        tokens = batch.tokens[row].tolist()
+        first, *tokens = batch.tokens[row].tolist()
         x, y = tokens[0::4], tokens[2::4]
+        told = first - N if first < 2 * N else None
+        num_told += told is not None
         for t in range(3):
             joint = [0.0, 0.0]
             for shift, length in itertools.product(range(N), (t, t + 1)):
-                hits = [(x[k] + shift) % N == y[k] for k in range(length)]
-                joint[length - t] += math.prod(right if hit else other for hit in hits) / N
+                if told in (None, shift):
+                    hits = [(x[k] + shift) % N == y[k] for k in range(length)]
+                    joint[length - t] += math.prod(right if hit else other for hit in hits)
             total -= math.log(joint[1] / joint[0])
+    assert 100 < num_told < 200
     part = InstructedShiftDataModule("examples", N, EPS, num_examples=3, num_test=4000)
     part._splits["test"] = type(batch)(batch.tokens[:300], batch.labels[:300])
     assert part.optimum["test/cross_entropy"].value == pytest.approx(total / 900, abs=1e-10)
-    exact = InstructedShiftDataModule("examples", N, 0.0, num_examples=3)
+    exact = InstructedShiftDataModule("examples", N, 0.0, num_examples=3, told_fraction=0)
     assert exact.optimum["test/cross_entropy"].value == pytest.approx(math.log(N) / 3, abs=1e-12)
 
 
@@ -111,5 +115,7 @@ def test_wrong_arguments():
         InstructedShiftDataModule(num_shifts=21)
     with pytest.raises(InputError, match=r"noise must lie in \[0, 1\), got 1"):
         InstructedShiftDataModule(noise=1)
+    with pytest.raises(InputError, match=r"told_fraction must lie in \[0, 1\], got 2"):
+        InstructedShiftDataModule(told_fraction=2)
     with pytest.raises(InputError, match="examples have no prompts"):
         make("examples").split("predict")
