@@ -109,7 +109,7 @@ MOTIF_FLOORS = {"mean": 0.46875, "max": 1.25}  # MotifCountDataModule().floors
 _HMC_NLL = -0.1365
 _LARGE = ("--config", "large_table", "--data.num_samples", "250000")
 _GPT_TOPICS = ("--config", "gpt", "--config", "topics")
-_EXAMPLES = ("--data.task", "examples", "--data.num_samples", "200000")
+_EXAMPLES = ("--data.task", "examples", "--data.num_samples", "128000")
 _GPT_EXAMPLES = (
     *("--config", "gpt_instructions", *_EXAMPLES),
     *("--model.optimizer.weight_decay", "0.01"),
@@ -313,6 +313,7 @@ TRIALS: tuple[Trial, ...] = (
             Bar("test/known_cross_entropy", "<=", 0.01, reference="optimum"),
             Bar("test/new_cross_entropy", "<=", 0.01, reference="optimum"),
         ),
+        num_seeds=5,
         pretraining=_GPT_EXAMPLES,
     ),
     Trial(
