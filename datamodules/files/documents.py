@@ -192,6 +192,8 @@ def _object(line: str, where: str) -> dict[str, object]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: no JSON ({error.msg}); write one object a line") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: lists within lists without end; give a text") from error
     return row if isinstance(row, dict) else {}
 
 
@@ -203,4 +205,6 @@ def _text(row: dict[str, object], field: str, where: str) -> str:
     if not isinstance(text, str):
         known = ", ".join(map(repr, row)) or "no fields"
         raise InputError(f"{where}: no text in the field {field!r}; it has {known}: set field")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"{where}: the field {field!r} holds half a character; mend its \\u pair")
     return text

@@ -24,7 +24,9 @@ def read_array(path: str) -> Array:
         InputError: If there is no such file, or it holds something else.
     """
     array = _open(path)
-    if array.dtype.kind not in "fiub" or array.ndim == 0:
+    if array.ndim == 0:
+        raise InputError(f"{path} holds a single value; a row per sample is needed")
+    if array.dtype.kind not in "fiub":
         raise InputError(f"{path} holds {array.dtype} values; numbers are needed")
     if array.dtype.kind == "f":
         step = max(1, _BLOCK // max(array[:1].size, 1))

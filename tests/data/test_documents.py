@@ -76,6 +76,7 @@ def test_what_a_folder_leaves_out_is_said(tmp_path, capsys):
     [
         ({"text": None}, "the field 'text' is null, not a text"),
         ({"text": 3}, "the field 'text' is 3, not a text"),
+        ({"text": "a\ud800"}, "the field 'text' holds half a character"),
         ({"body": "x"}, "no text in the field 'text'; it has 'body'"),
         ([], "no text in the field 'text'; it has no fields"),
     ],
@@ -103,3 +104,10 @@ def test_prompts_of_every_kind_of_file(tmp_path, name):
         path.write_text(path.read_text().replace("prompt", "question"))
         with pytest.raises(InputError, match="prompt"):
             read_prompts(str(path))
+
+
+def test_lists_without_end_are_named(tmp_path):
+    path = tmp_path / "deep.jsonl"
+    path.write_text('{"text": ' + "[" * 99_999 + "\n")
+    with pytest.raises(InputError, match="line 1: lists within lists without end"):
+        whole(path)

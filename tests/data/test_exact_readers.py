@@ -1,4 +1,4 @@
-"""No reader of graphs or texts alters a value; tables and series have such tests beside theirs."""
+"""No reader alters a value of a graph, a text, or node series; tables have a test of their own."""
 
 import tempfile
 from pathlib import Path
@@ -10,10 +10,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import Data
 
-from datamodules import TextFileDataModule
+from datamodules import LabelledTextDataModule, NodeSeriesDataModule, TextFileDataModule
 from datamodules.files.graph_files import column_plan, encode
 from datamodules.files.table_encoding import Encoding
 from datamodules.files.tables import read_table
+from datamodules.files.text_pairs import read_pairs
 from datamodules.own.graph_source import SavedGraphs
 from datamodules.own.graph_tables import NodeTable
 
@@ -93,7 +94,7 @@ def test_saved_graphs(drawn, dtype):
 @SETTINGS
 @given(
     st.text(
-        st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\r"),
+        st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\r\0"),
         min_size=30,
     ),
     st.sampled_from(["char", "bpe"]),
@@ -127,3 +128,70 @@ def test_columns_of_a_graph_are_encoded_as_those_of_a_table(capsys):
         assert encode(table, known).tolist() == [[1.5, 0, 1], [2.5, 1, 0]]
         assert encode(new, known).tolist() == [[3.0, 1, 0], [4.0, 0, 0]]
     assert "'kind' has new values ('c'); read as no known one" in capsys.readouterr().err
+
+
+LETTERS = st.characters(
+    codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="\ufeff\u2028\u2029"
+)
+SIDES = st.one_of(NAMES, st.text(LETTERS, min_size=1, max_size=9).filter(lambda t: t == t.strip()))
+
+
+@SETTINGS
+@given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=9), st.booleans(), st.booleans())
+def test_text_pairs(pairs, two_files, ends):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pairs.tsv"
+        last = "\n" * ends
+        if two_files:
+            names = [str(path.with_suffix(side)) for side in (".src", ".tgt")]
+            for name, sides in zip(names, zip(*pairs, strict=True), strict=True):
+                Path(name).write_text("\n".join(sides) + last, encoding="utf-8", newline="")
+        else:
+            names = str(path)
+            text = "\n".join("\t".join(pair) for pair in pairs) + last
+            path.write_text(text, encoding="utf-8", newline="")
+        found = read_pairs(names)
+    assert list(zip(found.src, found.tgt, strict=True)) == pairs
+
+
+@SETTINGS
+@given(
+    st.lists(SIDES, min_size=30, max_size=40), st.lists(NAMES, min_size=2, max_size=2, unique=True)
+)
+def test_labelled_texts(texts, classes):
+    labels = [classes[row % 2] for row in range(len(texts))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "texts.csv")
+        pd.DataFrame({"text": texts, "label": labels}).to_csv(path, index=False)
+        data = LabelledTextDataModule(path)
+        rows = {split: data._split_texts(split) for split in ("train", "val", "test")}
+        names, codes = data.class_names, data._labels
+    read = pd.concat(rows.values()).sort_index()
+    assert sorted(names) == sorted(classes)
+    assert read["text"].tolist() == texts
+    assert [names[code] for code in codes] == labels
+
+
+@SETTINGS
+@given(
+    st.lists(NAMES, min_size=3, max_size=3, unique=True),
+    st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=30, max_size=40),
+    st.integers(0, 29),
+)
+def test_node_series(nodes, values, hole):
+    values = np.array(values) + np.arange(3) * np.arange(len(values))[:, None]  # none is constant
+    with tempfile.TemporaryDirectory() as folder:
+        path, edges = (str(Path(folder) / name) for name in ("series.csv", "edges.csv"))
+        table = pd.DataFrame(values, columns=nodes)
+        table.insert(0, "a date", pd.date_range("2020-01-01", periods=len(values)).astype(str))
+        cells = table.astype(str).to_numpy()
+        cells[hole, 2] = ""
+        pd.DataFrame(cells, columns=table.columns).to_csv(path, index=False)
+        ends = {"from": nodes[:2], "to": nodes[1:]}
+        pd.DataFrame(ends).to_csv(edges, index=False)
+        data = NodeSeriesDataModule(path, edges, date="a date")
+        read = data._series[0]
+        assert data.nodes == nodes
+    expected = values.copy()
+    expected[hole, 1] = np.nan
+    np.testing.assert_array_equal(read.reshape(values.shape), expected)

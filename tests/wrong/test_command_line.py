@@ -127,6 +127,17 @@ CASES = {
         ],
         'got False; quote a name that YAML reads as another type, as in \'["No", "1"]\', got [F',
     ),
+    "batch of one row": (
+        [
+            *("fit", "--config", "binary_classification", "--config", "cpu", "--data.batch_size=1"),
+            *(
+                "--data.num_samples=40",
+                "--trainer.max_epochs=1",
+                "--trainer.enable_progress_bar=false",
+            ),
+        ],
+        "batch normalisation needs more than one row in a training batch of a process",
+    ),
     "finder of a rate": (
         [*FIT, "--trainer.callbacks+=LearningRateFinder"],
         "LearningRateFinder changes the attribute `lr` of a model, which a LitTiny has not",
