@@ -65,6 +65,11 @@ def stage(reader: str) -> str:
     return "predict" if reader == "prompts" else "fit"
 
 
+def file_of(reader: str) -> str:
+    """A name; prompts in a CSV are a table."""
+    return "data.txt" if reader == "prompts" else "data.csv"
+
+
 def complaint(make, path: Path, reader: str) -> str:
     with pytest.raises(InputError) as caught:
         make(str(path)).setup(stage(reader))
@@ -78,7 +83,7 @@ def complaint(make, path: Path, reader: str) -> str:
 @pytest.mark.parametrize("what", ["folder", "no access", "binary", "UTF-16", "empty"])
 def test_no_text(tmp_path, monkeypatch, reader, what):
     good, make = READERS[reader]
-    path = tmp_path / "data.csv"
+    path = tmp_path / file_of(reader)
     if what == "folder":
         path.mkdir()
         assert "give " in complaint(make, path, reader)
@@ -165,7 +170,7 @@ VALUES = {
 @pytest.mark.parametrize("name", VALUES)
 def test_no_such_value(tmp_path, name):
     reader, content, message = VALUES[name]
-    path = tmp_path / "data.csv"
+    path = tmp_path / file_of(reader)
     path.write_text(content)
     assert message in complaint(READERS[reader][1], path, reader)
 
