@@ -51,7 +51,8 @@ def hold_out(
             )
         if min(num_held_out, len(rows) - num_held_out) < len(classes):
             raise InputError(
-                f"a share of {fraction} of {len(rows)} rows cannot hold all {len(classes)} classes"
+                f"a share of {fraction} of {len(rows)} rows cannot hold all {len(classes)} "
+                "classes; give more rows or another share"
             )
     kept, held_out = train_test_split(
         rows, test_size=num_held_out, random_state=seed, stratify=labels
