@@ -36,7 +36,7 @@ class EMA(WeightAveraging):
             raise ValueError(f"update_every_n_steps is {update_every_n_steps}; give 1 or more")
         if not 0 <= decay < 1:
             raise ValueError(
-                f"decay must lie in [0, 1), got {decay}; 1 would keep the first step's"
+                f"decay must lie in [0, 1), got {decay}; at 1 the first step's weights would stay"
             )
         # Buffers are copied, not averaged: constants of a schedule would drift by rounding.
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ and with it the best possible accuracy, :math:`E \max_y p(y \mid x)`, and cross-
 :math:`E \, H[p(\cdot \mid x)]`. Test rows are fresh draws of the same population.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -154,6 +155,8 @@ class ClassificationDataModule(LitDataModule[SupervisedBatch]):
             raise InputError(f"num_classes must be at least 2, got {num_classes}")
         if not 0 <= flip_y < 1:
             raise InputError(f"flip_y must lie in [0, 1), got {flip_y}")
+        if not 0 < class_sep < math.inf:
+            raise InputError(f"class_sep must be positive and finite, got {class_sep}")
         if not 1 <= num_informative <= in_features:
             raise InputError(
                 f"num_informative must lie in [1, in_features={in_features}], got {num_informative}"

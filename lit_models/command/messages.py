@@ -67,6 +67,14 @@ def quiet() -> None:
         # Metrics of a finished run stand beside a continued one on purpose.
         r".*logs directory .* exists and is not empty.*",
         r".*Checkpoint directory .* exists and is not empty.*",
+        # A loader of this project keeps the one batch that is to be overfitted by itself.
+        r".*You requested to overfit but enabled .* dataloader shuffling.*",
+        # The model makes batches of what a user's own datamodule gives, which overrides no hook.
+        r".*You have overridden `on_before_batch_transfer` in `LightningModule`.*",
+        # A graph without features has the nodes that its edges and targets name.
+        r".*Unable to accurately infer 'num_nodes'.*",
+        # The label propagation's matrix is made of checked edges.
+        r".*Sparse invariant checks are implicitly disabled.*",
         # A run folder may be moved; its checkpoints stay beside its config.yaml.
         r".*The dirpath has changed from.*",
         # The launcher prepares sys.argv and passes it on.

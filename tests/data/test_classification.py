@@ -86,6 +86,7 @@ def test_splits_are_stratified_disjoint_and_repeatable():
     [
         ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
         ({"flip_y": 1.5}, "flip_y"),
+        ({"class_sep": -1.0}, "class_sep must be positive and finite, got -1.0"),
         ({"num_informative": 11}, "num_informative"),
         ({"num_samples": 10}, "num_samples must be at least 40, got 10"),
     ],

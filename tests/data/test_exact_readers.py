@@ -137,7 +137,7 @@ SIDES = st.one_of(NAMES, st.text(LETTERS, min_size=1, max_size=9).filter(lambda 
 
 
 @SETTINGS
-@given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=9), st.booleans(), st.booleans())
+@given(st.lists(st.tuples(SIDES, SIDES), min_size=20, max_size=30), st.booleans(), st.booleans())
 def test_text_pairs(pairs, two_files, ends):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.tsv"
