@@ -156,7 +156,7 @@ class DDPM(nn.Module):
         """Output of the network; one pass for both sides of the guidance."""
         if len(classes) < 2:
             return self.net(x, t, classes[0] if classes else None)
-        t = t if len(t) < len(x) else torch.cat([t, t])
+        t = t if t.shape[0] == 1 else torch.cat([t, t])
         with_class, without = self.net(torch.cat([x, x]), t, torch.cat(classes)).chunk(2)
         return with_class + self.guidance_weight * (with_class - without)
 
