@@ -72,10 +72,12 @@ def _check_tutorials(app: Any, error: Exception | None) -> None:
 
 
 def _mend_markup(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """What axe calls serious: code that only a mouse can scroll, headings without a level."""
+    """What axe calls serious: what only a mouse can scroll, headings without a level."""
     for part in ("body", "furo_navigation_tree"):
         if part in context:
             text = context[part].replace("<pre>", '<pre tabindex="0">')
+            for scrolled in ('<div class="table-wrapper', '<div class="output text_html'):
+                text = text.replace(scrolled, scrolled.replace("<div", '<div tabindex="0"'))
             context[part] = text.replace('role="heading">', 'role="heading" aria-level="2">')
 
 
