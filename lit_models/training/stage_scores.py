@@ -36,8 +36,27 @@ class StageScores(RankSums):
         self.scores = {}
 
     def on_train_epoch_end(self) -> None:
-        """Logs the means of the epoch."""
-        self.log_dict(self._take_means("train"), sync_dist=True)
+        """Logs the means of the epoch; of several where one is but a step.
+
+        Where a batch is the whole set, an epoch is logged as steps are, every
+        ``log_every_n_steps``: with every epoch, the log would cost as much as the step.
+        """
+        if self._is_logged():
+            self.log_dict(self._take_means("train"), sync_dist=True)
+
+    def _is_logged(self) -> bool:
+        trainer: Any = self.trainer
+        step, every = trainer.global_step, trainer.log_every_n_steps
+        if trainer.num_training_batches > 1 or step <= 1 or every <= 1 or step % every == 0:
+            return True
+        if trainer.should_stop or trainer.max_steps == step:
+            return True
+        epoch, rhythm = trainer.current_epoch + 1, trainer.check_val_every_n_epoch
+        if epoch == trainer.max_epochs or (rhythm and epoch % rhythm == 0):
+            return True
+        # Whoever watches a training score is to see that of every epoch.
+        watching = (*trainer.callbacks, *trainer.lr_scheduler_configs)
+        return any(str(getattr(w, "monitor", None)).startswith("train/") for w in watching)
 
     def on_validation_epoch_start(self) -> None:
         """Lets the metrics add up in the widest type there is."""

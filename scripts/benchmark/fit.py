@@ -109,8 +109,10 @@ def plain_seconds(
         for group in optimizer.param_groups:  # torch's default
             group["fused"] = None
         data, size = cli.datamodule.split("train"), cli.datamodule.batch_size
-        table = DataLoader(TensorDataset(*data), size, shuffle=True, drop_last=True)
-        batches = map(type(data)._make, chain.from_iterable(repeat(table)))
+        given = {name: field for name, field in data._asdict().items() if field is not None}
+        table = DataLoader(TensorDataset(*given.values()), size, shuffle=True, drop_last=True)
+        rows = chain.from_iterable(repeat(table))
+        batches = (type(data)(**dict(zip(given, row, strict=True))) for row in rows)
     return _loop(cli, batches, optimizer, num_steps) / num_steps
 
 
