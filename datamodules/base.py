@@ -264,10 +264,14 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
 
     @property
     def rank_and_world_size(self) -> tuple[int, int]:
-        """Rank of this process and number of processes; (0, 1) without a Trainer."""
+        """Which share of each batch is this process's, and of how many; (0, 1) without a Trainer.
+
+        Processes that share out a model's layers, and not the rows, have one share.
+        """
         if self.trainer is None:
             return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+        shares = self.trainer.world_size
+        return self.trainer.global_rank % shares, shares
 
     def write_predictions(self, outputs: Mapping[str, Tensor], folder: Path) -> Path:
         """Writes the outputs of ``predict_step``, in row order, into the run's folder.

@@ -250,7 +250,9 @@ class Transformer(nn.Module):
         mask = src_mask[:, None, None].repeat_interleave(num_beams, dim=0)
         layers = [cast(DecoderLayer, layer) for layer in self.decoder]
         memories = [layer.project_memory(memory) for layer in layers]
-        return CachedState(memories, mask, self.max_length)
+        # Fewer than the memory's where processes share the heads out.
+        num_heads = layers[0].self_attention.num_heads
+        return CachedState(memories, mask, self.max_length, num_heads)
 
     def decode_step(self, token: Tensor, state: CachedState) -> tuple[Tensor, CachedState]:
         """Logits ``(B, V)`` after one more token ``(B,)``, at the cost of one position."""

@@ -144,7 +144,7 @@ def run(words: list[str], folder: Path) -> None:
         assert main(words) == 0
     elif NEEDS_A_DOWNLOAD & set(words):
         assert prepare(words).classes["model"], line
-    elif {"ddp", "fsdp", "slurm"} & set(words):
+    elif {"ddp", "fsdp", "slurm", "tensor_parallel"} & set(words):
         build([*words[1:], "--config", "cpu", "--wandb.mode", "disabled"])
     elif words[0] == "fit" and "--print_config" not in words:
         fewer = [word for key, value in FEWER.items() if key not in words for word in (key, value)]

@@ -1,17 +1,18 @@
 """Exponential moving average of the weights, scored at every evaluation."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from callbacks.run.sharded import reshard
+from callbacks.run.sharded import is_shared, reshard
 
 
 class EMA(WeightAveraging):
@@ -40,7 +41,7 @@ class EMA(WeightAveraging):
             )
         # Buffers are copied, not averaged: constants of a schedule would drift by rounding.
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        super().__init__(use_buffers=False, multi_avg_fn=average)
+        super().__init__(use_buffers=False, multi_avg_fn=partial(_by_kind, average))
         self.update_every_n_steps = update_every_n_steps
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
@@ -85,8 +86,7 @@ class EMA(WeightAveraging):
         """Gives the average of a sharded model its values, and so its parts, once."""
         assert self._average_model is not None
         average = self._average_model.module
-        shared = any(isinstance(parameter, DTensor) for parameter in average.parameters())
-        if shared or not isinstance(pl_module, FSDPModule):
+        if is_shared(average) or not is_shared(pl_module):
             return
         for name, value in pl_module.named_parameters():
             owner, _, leaf = name.rpartition(".")
@@ -98,7 +98,7 @@ class EMA(WeightAveraging):
     ) -> None:
         """Saves the average in place of the weights, whole."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if isinstance(pl_module, FSDPModule):
+        if is_shared(pl_module):
             state = checkpoint["state_dict"]
             for name, value in state.items():
                 state[name] = value.full_tensor().cpu() if isinstance(value, DTensor) else value
@@ -109,7 +109,7 @@ class EMA(WeightAveraging):
         """Takes average and raw weights back to continue a fit."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        if not isinstance(pl_module, FSDPModule):
+        if not is_shared(pl_module):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
             return
         # The strategy has loaded the average into the model.
@@ -119,3 +119,14 @@ class EMA(WeightAveraging):
             self._average_model.n_averaged.copy_(checkpoint["averaging_state"]["n_averaged"])
             raw = checkpoint["current_model_state"]
             set_model_state_dict(pl_module, raw, options=StateDictOptions(full_state_dict=True))
+
+
+def _by_kind(
+    average: Callable[..., None], held: Sequence[Tensor], current: Sequence[Tensor], number: Any
+) -> None:
+    """Averages shared and whole weights apart, which no kernel takes at once (torch 2.13.0)."""
+    for kind in {isinstance(value, DTensor) for value in held}:
+        lists = (
+            [v for v in values if isinstance(v, DTensor) == kind] for values in (held, current)
+        )
+        average(*lists, number)

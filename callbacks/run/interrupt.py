@@ -39,7 +39,7 @@ class GracefulInterrupt(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Leaves SIGTERM to Lightning, which tells the other ranks, where there are several."""
-        if trainer.world_size == 1:
+        if _processes(trainer) == 1:
             return
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -80,7 +80,7 @@ class GracefulInterrupt(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals over, from Lightning too: its handler stops between two hooks."""
-        if trainer.world_size > 1:
+        if _processes(trainer) > 1:
             return
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._previous[signum] = signal.signal(signum, self._handle)
@@ -112,8 +112,13 @@ class GracefulInterrupt(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         """Remembers an interrupt that came outside a fit, and gives the signals back."""
-        if trainer.world_size > 1 and isinstance(exception, RuntimeError):
+        if _processes(trainer) > 1 and isinstance(exception, RuntimeError):
             self._note_loss(trainer, wait=2.0)  # of seconds: the other may still be ending
         if isinstance(exception, KeyboardInterrupt) and self.signum is None:
             self.signum = int(exception.args[0]) if exception.args else signal.SIGINT
         self._give_back()
+
+
+def _processes(trainer: L.Trainer) -> int:
+    """Number of processes of the job, whatever they share."""
+    return trainer.num_devices * trainer.num_nodes

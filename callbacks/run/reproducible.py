@@ -31,7 +31,7 @@ class StepSeed(L.Callback):
         epoch = trainer.current_epoch if stage == 0 else 0
         step = (self.seed, stage, epoch, batch_idx)
         pl_module.step_seed = seed_of(*step)  # type: ignore[assignment]
-        value = seed_of(*step, trainer.global_rank)
+        value = seed_of(*step, trainer.global_rank % trainer.world_size)
         torch.default_generator.manual_seed(value)
         if torch.cuda.is_available():
             torch.cuda.manual_seed_all(value)

@@ -6,11 +6,17 @@ from contextlib import contextmanager
 import lightning as L
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 
 def takes_part(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
     """Whether this process runs the model for a figure: rank zero, and all that share weights."""
-    return trainer.is_global_zero or isinstance(pl_module, FSDPModule)
+    return trainer.is_global_zero or is_shared(pl_module)
+
+
+def is_shared(model: nn.Module) -> bool:
+    """Whether the processes hold parts of the weights."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 @contextmanager

@@ -310,9 +310,11 @@ class LitCLI(LightningCLI):
             self.datamodule.setup("test")
         if self.subcommand in ("validate", "test"):
             self._say_other_rows("val" if self.subcommand == "validate" else "test")
+        sharded = isinstance(self.trainer.strategy, ShardedStrategy)
+        if isinstance(self.trainer.strategy, ShardedStrategy):
+            self.trainer.strategy.check(self.model)
         path = self.command_line.checkpoint
         if path is not None and self.checkpoint is not None:
-            sharded = isinstance(self.trainer.strategy, ShardedStrategy)
             check_compatible(path, self.checkpoint, self.model, sharded)
         if self.subcommand == "fit":
             optimizer = check_fit(self.trainer, self.model, self.datamodule)

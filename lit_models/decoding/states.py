@@ -21,16 +21,17 @@ class CachedState:
         memories: Projected memory of each layer.
         mask: True at real source positions, ``(B, 1, 1, S)``.
         max_length: Positions the caches can hold.
+        num_heads: Heads H of the attention to the prefixes; as many as the memory's if not given.
     """
 
-    def __init__(self, memories: list[Memory], mask: Tensor, max_length: int) -> None:
+    def __init__(
+        self, memories: list[Memory], mask: Tensor, max_length: int, num_heads: int | None = None
+    ) -> None:
         self.memories, self.mask = memories, mask
         key = memories[0][0]
-        batch_size, num_heads, _, head_size = key.shape
-        self.caches = [
-            KeyValueCache(batch_size, num_heads, max_length, head_size, key.device, key.dtype)
-            for _ in memories
-        ]
+        batch_size, heads, _, head_size = key.shape
+        shape = (batch_size, num_heads or heads, max_length, head_size)
+        self.caches = [KeyValueCache(*shape, key.device, key.dtype) for _ in memories]
 
     @property
     def length(self) -> int:

@@ -19,9 +19,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from lit_models.training.startup import light_wandb
@@ -95,14 +98,33 @@ def clip_gradients(
 
     Lightning refuses it in every mixed precision, since a fused optimizer unscales gradients
     itself; without a scaler, as in bfloat16, there is nothing to unscale.
+
+    torch (2.13.0) adds up no norm over shared and whole gradients.
     """
     plugin = model.trainer.precision_plugin
-    if isinstance(plugin, MixedPrecision) and plugin.scaler is None and value:
+    strategy = model.trainer.strategy
+    if value and isinstance(strategy, ModelParallelStrategy) and algorithm in (None, "norm"):
+        _clip_mixed(model, float(value))
+    elif isinstance(plugin, MixedPrecision) and plugin.scaler is None and value:
         Precision.clip_gradients(
             plugin, optimizer, value, GradClipAlgorithmType(algorithm or "norm")
         )
     else:
         model.clip_gradients(optimizer, value, algorithm)
+
+
+def _clip_mixed(model: L.LightningModule, value: float) -> None:
+    """Clips shared and whole gradients by the norm over both."""
+    trained = [p for p in model.parameters() if p.grad is not None]
+    parts = [[p for p in trained if isinstance(p.grad, DTensor) == kind] for kind in (True, False)]
+    parts = [part for part in parts if part]
+    norms: list[Any] = [
+        get_total_norm([p.grad for p in part if p.grad is not None]) for part in parts
+    ]
+    whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+    total = torch.linalg.vector_norm(torch.stack(whole))
+    for part in parts:
+        clip_grads_with_norm_(part, value, total)
 
 
 def half_precision_inputs(plugin: HalfPrecision) -> Callable[[Any], Any]:

@@ -51,12 +51,20 @@ class ShardedStrategy(ModelParallelStrategy):
         )
         self._reads_parts = False
 
+    def check(self, model: L.LightningModule) -> None:
+        """Raises an InputError for a model that cannot be shared out, before processes start."""
+
     def setup_environment(self) -> None:
         """Starts the processes; the model is sharded once it is there."""
-        self._data_parallel_size = self.num_processes * self.num_nodes
+        processes = self.num_processes * self.num_nodes
+        self._data_parallel_size = processes // int(self._tensor_parallel_size)
         super().setup_environment()
-        model: Any = self.lightning_module
-        model.configure_model = partial(shard, model, self.device_mesh["data_parallel"])
+        assert self.lightning_module is not None
+        self._share_out(self.lightning_module)
+
+    def _share_out(self, model: L.LightningModule) -> None:
+        mesh = self.device_mesh["data_parallel"]
+        model.configure_model = partial(shard, model, mesh)  # type: ignore[method-assign]
 
     def setup_optimizers(self, trainer: L.Trainer) -> None:
         """Makes the optimizer; torch shards no fused kernel but Adam's (2.13.0)."""
