@@ -123,12 +123,14 @@ def _processes(run_id: str) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize("victim", ["1", "0"])
-def test_a_killed_worker_ends_the_job(tmp_path, victim):
+def test_a_killed_worker_ends_the_job(tmp_path, victim, strategy):
     run_id = f"doomed-{os.getpid()}-{victim}"
+    two = ["--config", strategy, "--trainer.devices", "2"]
     options = ["--trainer.max_epochs", "1000000", "--runs_dir", str(tmp_path), "--run_id", run_id]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lit_models", "fit", "--config", CONFIG, *TWO, *options],
+        [sys.executable, "-m", "lit_models", "fit", "--config", CONFIG, *two, *options],
         env=environment(),
         cwd=tmp_path,
         stderr=subprocess.PIPE,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 from forked import command
 from test_distributed import outcome
 
@@ -56,6 +57,15 @@ def runs(tmp_path_factory):
     sharded(folder, line(folder, "one-two", *_WINDOWS, *_GO_ON, last(folder, "one-two")))
     sharded(folder, line(folder, "parts", *_WINDOWS, *_STOP), *_PARTS)
     sharded(folder, line(folder, "parts", *_WINDOWS, *_GO_ON, last(folder, "parts")), *_PARTS)
+    average = {"class_path": "callbacks.EMA", "init_args": {"decay": 0.5}}
+    (folder / "ema.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [average]}}))
+    ema = ["--config", str(folder / "ema.yaml"), *_WINDOWS]
+    assert main(line(folder, "ema", *ema)) == 0
+    sharded(folder, line(folder, "ema-parts", *ema, *_STOP), *_PARTS)
+    assert Path(last(folder, "ema-parts")).is_dir()
+    whole = [*_PARTS[0].partition("=")[:2], "false"]
+    go_on = [*_GO_ON, last(folder, "ema-parts")]
+    sharded(folder, line(folder, "ema-parts", *ema, *go_on), "".join(whole))
     for precision in ("bf16-mixed", "bf16-true"):
         options = [f"--trainer.precision={precision}", "--trainer.plugins=null"]
         sharded(folder, line(folder, precision, *options))
@@ -83,6 +93,18 @@ def test_equals_one_process(runs, name, run_id):
         torch.testing.assert_close(value, weights[1][key], rtol=0, atol=1e-10, msg=key)
     for key, value in results[0]["metrics"].items():
         assert results[1]["metrics"][key] == pytest.approx(value, rel=1e-6), key
+
+
+def test_average_in_a_checkpoint_of_parts_continues(runs):
+    """Average and weights are those of one process, though each process has written its part."""
+    checkpoints = [torch.load(last(runs, run), weights_only=True) for run in ("ema", "ema-parts")]
+    for key in ("state_dict", "current_model_state"):
+        one, parts = (checkpoint[key] for checkpoint in checkpoints)
+        assert list(one) == list(parts)
+        for name, value in one.items():
+            torch.testing.assert_close(value, parts[name], rtol=0, atol=1e-10, msg=name)
+    weights, average = (checkpoints[1][key] for key in ("current_model_state", "state_dict"))
+    assert any(not torch.equal(weights[name], average[name]) for name in weights)
 
 
 def test_checkpoint_of_parts_continues(runs):

@@ -96,12 +96,16 @@ class EMA(WeightAveraging):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Saves the average in place of the weights, whole."""
+        """Saves the average in place of the weights, and these beside it, both whole.
+
+        In a checkpoint of parts too: what stands beside the weights is one file.
+        """
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if is_shared(pl_module):
-            state = checkpoint["state_dict"]
-            for name, value in state.items():
-                state[name] = value.full_tensor().cpu() if isinstance(value, DTensor) else value
+            for key in ("state_dict", "current_model_state"):
+                for name, value in checkpoint.get(key, {}).items():
+                    if isinstance(value, DTensor):
+                        checkpoint[key][name] = value.full_tensor().cpu()
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]

@@ -124,8 +124,8 @@ class SineDataModule(LitDataModule[SeriesBatch]):
     def _clean(self, frequency: Tensor, phase: Tensor, length: int) -> Tensor:
         """Sines without noise, ``(*, length)``."""
         steps = torch.arange(length, dtype=torch.float64)
-        turns = frequency.unsqueeze(-1) * steps / self.period
-        return torch.sin(2 * math.pi * turns + phase.unsqueeze(-1))
+        angles = frequency.unsqueeze(-1) * steps  # in place: there are many windows
+        return angles.div_(self.period).mul_(2 * math.pi).add_(phase.unsqueeze(-1)).sin_()
 
     def make_split(self, split: Split) -> SeriesBatch:
         """Windows of one split."""
@@ -138,17 +138,19 @@ class SineDataModule(LitDataModule[SeriesBatch]):
         phase = 2 * math.pi * self.phase_turns * draws[1]
         clean = self._clean(low + (high - low) * draws[0], phase, self.window + steps)
         inputs = torch.randn(count, self.window + steps, generator=generator, dtype=torch.float64)
-        clean = clean + self.covariate_effect * torch.nn.functional.pad(inputs, (1, -1))
         if self.covariate_effect:  # the first step's input lies before the window
+            clean += self.covariate_effect * torch.nn.functional.pad(inputs, (1, -1))
             first = torch.randn(count, generator=generator, dtype=torch.float64)
             clean[:, 0] += self.covariate_effect * first
+        given = [inputs[:, : self.window]][: self.in_features - 1]
+        del inputs
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
-        observed = clean[:, : self.window] + self.noise_std * noise[:, : self.window]
-        series = [observed, inputs[:, : self.window]][: self.in_features]
-        x = torch.stack(series, dim=-1)
+        noise.mul_(self.noise_std)
+        clean[:, : self.window] += noise[:, : self.window]
+        x = torch.stack([clean[:, : self.window], *given], dim=-1)
         y = clean[:, self.window :]
         if train:
-            y = y + self.noise_std * noise[:, self.window :]
+            y = y + noise[:, self.window :]
         else:
             x, y = x.repeat(2, 1, 1), y.repeat(2, 1)
             y = y + paired_noise(count, steps, self.noise_std, generator)

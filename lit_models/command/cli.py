@@ -56,7 +56,7 @@ from lit_models.command.run_folder import (
 )
 from lit_models.command.trust import check_calls, denied, restricted_imports
 from lit_models.training.lightning_repairs import Unprofiled, hide_empty_hooks
-from lit_models.training.sharding import ShardedStrategy
+from lit_models.training.sharding import check_shared
 from lit_models.weights.checkpoints import (
     WholeCheckpointIO,
     check_compatible,
@@ -310,9 +310,7 @@ class LitCLI(LightningCLI):
             self.datamodule.setup("test")
         if self.subcommand in ("validate", "test"):
             self._say_other_rows("val" if self.subcommand == "validate" else "test")
-        sharded = isinstance(self.trainer.strategy, ShardedStrategy)
-        if isinstance(self.trainer.strategy, ShardedStrategy):
-            self.trainer.strategy.check(self.model)
+        sharded = check_shared(self.trainer.strategy, self.model)
         path = self.command_line.checkpoint
         if path is not None and self.checkpoint is not None:
             check_compatible(path, self.checkpoint, self.model, sharded)

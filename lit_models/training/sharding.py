@@ -7,6 +7,7 @@ one of them is whole at a time, and what is around them with the model.
 https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
 """
 
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -88,6 +89,20 @@ class ShardedStrategy(ModelParallelStrategy):
         numbers = {name: number for number, name in enumerate(self._names(plain))}
         return _renamed(state, numbers) if self.is_global_zero else {}
 
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
+    ) -> None:
+        """Saves; one process alone takes a folder of parts away that a file is to replace.
+
+        Lightning lets all of them do so at once, and the second fails (2.6.6).
+        """
+        path = Path(self.broadcast(filepath))
+        if not self._save_distributed_checkpoint:
+            if self.is_global_zero and (path / ".metadata").is_file():
+                shutil.rmtree(path)
+            self.barrier()
+        super().save_checkpoint(checkpoint, path, storage_options)
+
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
@@ -141,6 +156,17 @@ def _renamed(state: Mapping[str, Any], names: Mapping[Any, Any]) -> dict[str, An
         for group in state["param_groups"]
     ]
     return {"state": {names[k]: v for k, v in state["state"].items()}, "param_groups": groups}
+
+
+def check_shared(strategy: Strategy, model: L.LightningModule) -> bool:
+    """Whether processes are to share a model's weights out; checks that they can.
+
+    Raises:
+        InputError: If they cannot.
+    """
+    if isinstance(strategy, ShardedStrategy):
+        strategy.check(model)
+    return isinstance(strategy, ShardedStrategy)
 
 
 def shard(model: L.LightningModule, mesh: DeviceMesh) -> None:

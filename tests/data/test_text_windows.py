@@ -109,3 +109,52 @@ def test_the_windows_are_spread_over_the_text():
     loader = WindowLoader((text,), 8, 10, num_windows=4)
     assert next(iter(loader)).tokens[:, 0].tolist() == [0, 30, 60, 90]
     assert len(next(iter(WindowLoader((text,), 16, 10, num_windows=99))).tokens) == 10
+
+
+class Recorded:
+    """Tokens that note which of them are read."""
+
+    def __init__(self, tokens):
+        self.tokens, self.read = tokens, set()
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def __getitem__(self, places):
+        self.read |= set(np.asarray(places).flatten().tolist())
+        return self.tokens[places]
+
+
+def test_a_rank_reads_its_own_windows_alone():
+    """Two ranks share every batch out; a resumed rank goes on with what was due."""
+
+    def loader(rank, ranks, seed=7):
+        text = Recorded(np.arange(500, dtype=np.uint16))
+        options = {"shuffle": True, "seed": seed, "rank": rank, "world_size": ranks}
+        return text, WindowLoader((text,), 7, 10, **options)
+
+    (text, one), *two = loader(0, 1), loader(0, 2), loader(1, 2)
+    assert text.read == set()  # nothing before it is asked for
+    epochs = []
+    for _ in range(2):
+        whole = [batch.tokens for batch in one]
+        shares = [[batch.tokens for batch in each] for _, each in two]
+        for batch, first, second in zip(whole, *shares, strict=True):
+            assert torch.equal(batch[0::2], first)
+            assert torch.equal(batch[1::2], second)
+        starts = [{int(start) for part in share for start in part[:, 0]} for share in shares]
+        assert not starts[0] & starts[1]
+        for (tokens, _), own in zip(two, starts, strict=True):
+            assert tokens.read == {start + place for start in own for place in range(11)}
+            tokens.read.clear()
+        epochs.append(torch.cat(whole))
+    assert not torch.equal(*epochs)
+    assert torch.equal(epochs[0], torch.cat([batch.tokens for batch in loader(0, 1)[1]]))
+    assert not torch.equal(epochs[0], torch.cat([b.tokens for b in loader(0, 1, seed=8)[1]]))
+    text, resumed = loader(1, 2)
+    resumed.load_state_dict({"epoch": 0, "position": 5})
+    rest = [batch.tokens for batch in resumed]
+    expected = [batch.tokens for batch in loader(1, 2)[1]][5:]
+    assert len(rest) == len(expected) > 0
+    assert all(map(torch.equal, rest, expected))
+    assert len(text.read) <= sum(part.shape[0] for part in rest) * 11
