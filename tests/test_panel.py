@@ -14,6 +14,7 @@ from scripts.panel.page import render
 
 ARGS = ("--config", "table", "--data.path", "{data}/a.csv", "--data.target", "y")
 NUMBERS = Entry("numbers", "a.csv", "nobody", ARGS, "test/mse")
+OTHER = Entry("other", "a.csv", "nobody", ARGS, "test/mse")
 CLASSES = Entry("classes", "a.csv", "nobody", ARGS, "test/accuracy", "larger")
 
 
@@ -90,3 +91,17 @@ def test_files_that_are_shipped_can_be_read(tmp_path):
 def test_an_unknown_name_is_refused(tmp_path, capsys):
     assert main([str(tmp_path), "--only", "iris"]) == 2
     assert "no file 'iris'" in capsys.readouterr().err
+
+
+def test_only_one_file_leaves_the_others_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr("scripts.panel.__main__.ENTRIES", (NUMBERS, OTHER))
+    monkeypatch.setattr("scripts.panel.__main__.Processes", lambda num_threads: FakeRun(3.0))
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    page = tmp_path / "panel.md"
+    options = [str(tmp_path), "--seeds", "1", "--runs", str(tmp_path / "runs"), "--page", str(page)]
+    assert main(options) == 0
+    whole = page.read_text()
+    assert main([*options, "--only", "other"]) == 0
+    assert page.read_text() == whole
+    for name in ("`numbers`", "`other`"):
+        assert name in whole

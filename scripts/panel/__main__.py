@@ -1,7 +1,8 @@
 """Fits the documented own-data command of each family on real files: ``python -m scripts.panel``.
 
 Fits that have come to an end in the work folder are not run again, so that an interrupted call is
-continued by the same call. Files that are not there are left out, and said.
+continued by the same call, and they stay on the page with ``--only``. Files that are not there are
+left out, and said.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.panel.entries import ENTRIES
-from scripts.panel.fits import Place, Record, fit
+from scripts.panel.fits import Place, finished, fit
 from scripts.panel.made import write_made
 from scripts.panel.page import render
 from scripts.results.fits import write_file
@@ -28,13 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_made(args.data / "made")
     place = Place(args.data.resolve(), args.runs)
     run = Processes(num_threads=args.threads)
-    records: dict[str, list[Record]] = {entry.name: [] for entry in ENTRIES}
+    found = {e.name: [finished(e, seed, place) for seed in range(args.seeds)] for e in ENTRIES}
+    records = {name: [record for record in kept if record] for name, kept in found.items()}
     for entry in ENTRIES:
         if args.only and entry.name not in args.only:
             continue
         if not (place.data / entry.path).is_file():
             print(f"{entry.name}: no {place.data / entry.path}, left out", flush=True)
             continue
+        records[entry.name] = []
         for seed in range(args.seeds):
             record = fit(entry, seed, place, run)
             records[entry.name].append(record)

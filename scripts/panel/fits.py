@@ -42,23 +42,32 @@ def fit(entry: Entry, seed: int, place: Place, run: Run) -> Record:
         place: Where files and fits lie.
         run: Runs a command.
     """
-    folder = place.runs / entry.name
-    path = folder / f"{seed}.json"
-    command = entry.command(seed, "DATA")
-    record = read_json(path)
-    if record is not None and record.get("command") == command and not record["error"]:
+    record = finished(entry, seed, place)
+    if record is not None:
         return record
+    folder = place.runs / entry.name
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{seed}.log"
     before = _cpu_seconds()
     args = entry.command(seed, str(place.data))
     code = run([*args, "--runs_dir", str(folder), "--experiment", f"seed{seed}"], log)
-    record = {"command": command, "cpu_seconds": round(_cpu_seconds() - before, 1)}
+    record = {
+        "command": entry.command(seed, "DATA"),
+        "cpu_seconds": round(_cpu_seconds() - before, 1),
+    }
     if code != 0:
         record["error"] = failure_line(log, code)
     else:
         record |= {"error": "", **_kept(folder / f"seed{seed}")}
-    write_file(path, json.dumps(record, indent=1) + "\n")
+    write_file(folder / f"{seed}.json", json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def finished(entry: Entry, seed: int, place: Place) -> Record | None:
+    """The record of a fit of this command that has come to an end; None where there is none."""
+    record = read_json(place.runs / entry.name / f"{seed}.json")
+    if record is None or record["error"] or record["command"] != entry.command(seed, "DATA"):
+        return None
     return record
 
 
