@@ -165,14 +165,16 @@ class GroupedCrossEntropy(Metric):
         self.add_state("group_total", zeros, dist_reduce_fx="sum")
         self.add_state("group_count", zeros.clone(), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, target: Tensor, group: Tensor) -> None:
+    def update(self, logits: Tensor, target: Tensor, group: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             logits: Unnormalised log-probabilities, ``(N, K)``.
             target: Class of each row, ``(N,)``; -100 carries no loss.
-            group: Number of each row's group, ``(N,)``; -1 for none.
+            group: Number of each row's group, ``(N,)``; -1 for none, as without the argument.
         """
+        if group is None:
+            return
         losses = F.cross_entropy(logits.float(), target, reduction="none")
         losses = losses.to(self.group_total.dtype)
         scored = (group >= 0) & (target != -100)
