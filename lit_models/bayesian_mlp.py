@@ -211,7 +211,7 @@ class LitBayesianMLP(LearnsNoise):
         activation: Non-linearity.
         prior_std: Standard deviation of the prior of every weight and bias, for standardised data.
         initial_std: Standard deviation of the posterior before training.
-        noise_std: Standard deviation of the noise; None learns it, ``data`` takes the task's own.
+        noise_std: Standard deviation of the noise; None learns it, ``data`` takes a stated one.
         sampling: Whether training draws pre-activations (``local``) or whole ``weights``.
         num_train_draws: Passes per training step.
         num_draws: Networks per prediction.

@@ -70,6 +70,7 @@ class LitGraphModel(LitModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forgets what was kept of the validation before."""
+        super().on_validation_epoch_start()
         self._validated = []
 
     def validation_step(self, batch: GraphBatch, batch_idx: int) -> dict[str, Tensor]:

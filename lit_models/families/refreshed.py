@@ -16,16 +16,15 @@ intervals come out a third too wide.
 Shape letters: B batch, K targets, N rows.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from datamodules.batches import SupervisedBatch
-from datamodules.errors import InputError
 from lit_models.base import LitModule
 from lit_models.families.predictive import PredictiveRegressor
 from lit_models.layers.densities import GaussianMixture
@@ -79,7 +78,7 @@ class LearnsNoise(Refreshed, PredictiveRegressor):
         in_features: Size D of each input.
         out_features: Number K of targets.
         noise_std: Standard deviation of the noise, in units of y; None learns it, ``data`` takes
-            the one that the datamodule states.
+            the one that the datamodule states, and learns it where it states none.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
     """
@@ -98,40 +97,28 @@ class LearnsNoise(Refreshed, PredictiveRegressor):
         if noise_std is not None and noise_std != "data" and noise_std <= 0:
             raise ValueError(f"noise_std must be positive, got {noise_std}")
         self.noise_std = noise_std
+        self.learns_noise = noise_std is None or noise_std == "data"
         # In units of the targets' variance; small, so that the rows are fitted first.
-        initial = math.nan if noise_std == "data" else 0.05
-        variance = torch.full((out_features,), initial, dtype=torch.float64)
+        variance = torch.full((out_features,), 0.05, dtype=torch.float64)
         self.register_buffer("noise_variance", variance)
         self.register_buffer("last_refresh", torch.tensor(0))
 
     def take_scale(self, datamodule: Any) -> None:
-        """Takes the noise, too, where it is the data's.
-
-        Raises:
-            InputError: If the data state none.
-        """
+        """Takes the noise, too, where it is the data's."""
         super().take_scale(datamodule)
         if self.noise_std != "data":
             return
         stated = getattr(datamodule, "noise_std", None)
-        if not isinstance(stated, float | int):
-            raise InputError(
-                f"noise_std is 'data', and {type(datamodule).__name__} states no noise; give a "
-                "number, or null to learn it"
-            )
-        variance = (stated / self.y_scaler.std.double()).square()
-        self.noise_variance.copy_(variance)
+        self.learns_noise = not isinstance(stated, float | int)
+        if isinstance(stated, float | int):
+            self.noise_variance.copy_((stated / self.y_scaler.std.double()).square())
+        else:
+            rank_zero_info(f"{type(datamodule).__name__} states no noise: it is learned")
 
     def noise_stds(self) -> Tensor:
-        """Standard deviation of the noise in the units of the data, ``(K,)``.
-
-        Raises:
-            InputError: If it is the data's, and they were never seen.
-        """
+        """Standard deviation of the noise in the units of the data, ``(K,)``."""
         if self.noise_std is not None and self.noise_std != "data":
             return torch.full_like(self.y_scaler.std, self.noise_std)
-        if self.noise_std == "data" and self.noise_variance.isnan().any():
-            raise InputError("noise_std is 'data'; call model.take_scale(datamodule) first")
         return self.noise_variance.to(self.y_scaler.std).sqrt() * self.y_scaler.std
 
     def residuals(self, batch: SupervisedBatch) -> Tensor:
@@ -141,7 +128,7 @@ class LearnsNoise(Refreshed, PredictiveRegressor):
     @torch.no_grad()
     def refresh(self, batches: Iterator[SupervisedBatch]) -> None:
         """Moves the noise halfway to the mean square of what the prediction leaves."""
-        if self.noise_std is not None:
+        if not self.learns_noise:
             return
         std = self.y_scaler.std
         squares, rows = torch.zeros_like(std), torch.zeros_like(std)

@@ -119,7 +119,7 @@ def test_own_classes(tmp_path):
     [
         (np.array([1.0, np.nan, 2.0]), "row 1 is not finite"),
         (np.array(["a", "b"]), "numbers are needed"),
-        (np.float64(3.0), "numbers are needed"),
+        (np.float64(3.0), "a single value; a row per sample is needed"),
         (np.zeros((2, 2, 2, 2, 2)), "1 to 4 dimensions"),
         (np.zeros((9, 0)), "1 to 4 dimensions"),
     ],

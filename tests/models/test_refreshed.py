@@ -9,7 +9,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import NoisySineRegressionDataModule
 from datamodules.batches import SupervisedBatch
-from datamodules.errors import InputError
 from lit_models import (
     LitBayesianMLP,
     LitDeepEnsemble,
@@ -68,8 +67,6 @@ def test_a_given_noise_stays(kind, options):
 def test_the_noise_that_the_data_state():
     task = NoisySineRegressionDataModule(num_samples=20, noise_std=0.3)
     model = LitBayesianMLP(1, 1, 20, noise_std="data")
-    with pytest.raises(InputError, match="take_scale"):
-        model.noise_stds()
     model.take_scale(task)
     expected = torch.full((1,), 0.3)
     torch.testing.assert_close(model.noise_stds(), expected, check_dtype=False)
@@ -79,8 +76,17 @@ def test_the_noise_that_the_data_state():
     loaded = LitBayesianMLP(1, 1, 20, noise_std="data")
     loaded.load_state_dict(model.state_dict())
     torch.testing.assert_close(loaded.noise_stds(), expected, check_dtype=False)
-    with pytest.raises(InputError, match="SimpleNamespace states no noise"):
-        model.take_scale(SimpleNamespace())
+
+
+def test_a_noise_that_the_data_do_not_state_is_learned(caplog):
+    batch = data()
+    model = made(LitBayesianMLP, (3, 2, N), {"noise_std": "data"}, batch)
+    with caplog.at_level("INFO"):
+        model.take_scale(SimpleNamespace(standardization={}))
+    assert "SimpleNamespace states no noise: it is learned" in caplog.text
+    before = model.noise_stds()
+    model.refresh(iter([batch]))
+    assert (model.noise_stds() != before).all()
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e5])
