@@ -35,6 +35,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from datamodules.batches import TokenBatch
+from datamodules.errors import InputError
 from lit_models.base import LitModule, StepOutput
 from lit_models.layers.attention import MultiHeadAttention
 from lit_models.layers.flops import transformer_flops
@@ -326,7 +327,7 @@ class LitBERT(LitModule):
         if next_logits is None:
             return StepOutput(loss, count, logits, labels)
         if batch.is_next is None:
-            raise ValueError("the batch has no sentence pairs; build with next_sentence=False")
+            raise InputError("the batch has no sentence pairs; build with next_sentence=False")
         # Class 0 is "B follows A", as in the published weights.
         target = 1 - batch.is_next
         nsp = F.cross_entropy(next_logits, target)

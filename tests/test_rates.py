@@ -10,12 +10,13 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import LinearDataModule
-from datamodules.batches import ExamplesBatch, SeriesBatch, SupervisedBatch, TokenBatch
+from datamodules.batches import ExamplesBatch, SampleBatch, SeriesBatch, SupervisedBatch, TokenBatch
 from datamodules.errors import InputError
 from lit_models import (
     AdamWMatrixDecay,
     LitBayesianMLP,
     LitDeepEnsemble,
+    LitGPT,
     LitGPTClassifier,
     LitLaplaceMLP,
     LitMLPRegressor,
@@ -207,6 +208,20 @@ def test_plain_classes_fit_no_model_of_numbers():
     model.take_scale(None)
     with pytest.raises(InputError, match="the targets have shape"):
         trainer(max_epochs=1).fit(model, DataLoader(TensorDataset(*batch), batch_size=4))
+
+
+def test_classes_of_samples_are_integers():
+    with pytest.raises(InputError, match=r"classes y of torch.float32; give integers: y.long\(\)"):
+        as_batch((torch.zeros(8, 3), torch.zeros(8)), SampleBatch)
+
+
+def test_plain_tokens_have_no_groups():
+    tokens = torch.randint(0, 9, (8, 5))
+    loader = DataLoader(TensorDataset(tokens, tokens), batch_size=4)
+    model = LitGPT(9, 5, d_model=8, num_layers=1, num_heads=1, group_names=["known"])
+    scores = trainer().test(model, loader, verbose=False)[0]
+    assert "test/cross_entropy" in scores
+    assert "test/known_cross_entropy" not in scores
 
 
 def test_texts_without_classes_are_named():

@@ -70,6 +70,8 @@ def _checked(batch: Any, numbers: bool) -> Any:
                 f"the loader gives {name} of shape {tuple(value.shape)}, {value.dtype}; "
                 f"{kind} takes {name} {wanted}{', integers' * (name in _INTEGERS)}"
             )
+    if kind == "SampleBatch" and batch.y is not None and batch.y.is_floating_point():
+        raise InputError(f"the loader gives classes y of {batch.y.dtype}; give integers: y.long()")
     y = batch.y if kind == "SupervisedBatch" else None
     if isinstance(y, Tensor) and y.dim() < 2 and (numbers or y.is_floating_point()):
         raise InputError(
