@@ -48,7 +48,10 @@ def parse(cells: Sequence[str], form: str) -> "pd.Series[Any]":
     if form == "%YQ":
         months = [re.sub(r"[ -]?[Qq]([1-4])$", lambda q: f"-{3 * int(q[1]) - 2}", c) for c in cells]
         return parse(months, "%Y-%m")
-    return pd.Series(pd.to_datetime(pd.Series(cells, dtype=object), format=form, errors="coerce"))
+    read = pd.to_datetime(pd.Series(cells, dtype=object), format=form, errors="coerce")
+    if read.dtype == object:  # pandas before 3 warns alone
+        raise ValueError("mixed time zones")
+    return pd.Series(read)
 
 
 def find_format(cells: Sequence[str], integers: bool = False) -> str | None:

@@ -26,7 +26,7 @@ def write(folder, series=None, edges=None):
 def test_windows_follow_the_rows(tmp_path):
     files = write(tmp_path)
     data = NodeSeriesDataModule(**files, window=4, horizon=3, val_rows=10, test_rows=12)
-    values = pd.read_csv(files["path"])[NAMES].to_numpy()
+    values = pd.read_csv(files["path"], float_precision="round_trip")[NAMES].to_numpy()
     train, val, test = (data.split(s) for s in ("train", "val", "test"))
     assert (len(train.x), len(val.x), len(test.x)) == (32, 8, 10)
     assert train.x.shape[1:] == (4, 5, 1)
@@ -91,7 +91,7 @@ def test_forecasts_have_a_row_per_window_and_node(tmp_path):
     table = pd.read_csv(folder / "predictions.csv")
     assert len(table) == 11 * 5
     assert table["node"].tolist() == NAMES * 11
-    values = pd.read_csv(files["path"])
+    values = pd.read_csv(files["path"], float_precision="round_trip")
     row = table.iloc[7]
     assert row["last_observed_row"] == 48
     assert row["last_observed"] == values["week"][48]
@@ -107,7 +107,7 @@ def test_forecasts_have_a_row_per_window_and_node(tmp_path):
 def test_values_keep_the_digits_of_the_file(tmp_path):
     files = write(tmp_path, lambda t: t.assign(**{name: t[name] + 5e8 for name in NAMES}))
     batch = NodeSeriesDataModule(**files, window=4).split("train")
-    values = pd.read_csv(files["path"])[NAMES].to_numpy()
+    values = pd.read_csv(files["path"], float_precision="round_trip")[NAMES].to_numpy()
     assert batch.x.dtype == batch.y.dtype == torch.float64
     np.testing.assert_array_equal(batch.x[0, :, :, 0], values[:4])
 
