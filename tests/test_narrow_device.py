@@ -8,6 +8,7 @@ from test_contract import NAMES, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_models.command.cli import build
+from lit_models.families.linear_share import LinearShare
 from lit_models.training.batches import narrow as narrowed
 from lit_models.training.batches import narrow_buffers
 
@@ -47,3 +48,15 @@ def test_a_step_and_an_evaluation(name, narrow):
         model._accumulate("val", output)
         model.update_metrics(model.val_metrics, output)
         model.val_metrics.compute()
+
+
+def test_the_share_of_a_linear_model(narrow):
+    share = LinearShare(2, 1)
+    target = torch.tensor([[1.0], [2.0]])
+
+    def loss_of(scores, target):
+        return (scores - target).square().mean(), len(target)
+
+    with NoFloat64():
+        share.choose([(torch.zeros(2, 1), target, target)], loss_of, lambda sums: sums)
+    assert share.share == 1

@@ -14,6 +14,7 @@ from torch_geometric.utils import scatter
 
 from datamodules.batches import GraphBatch
 from lit_models.layers.feature_regression import FeatureRegression, Task
+from lit_models.layers.standardize import widest_float
 
 Level = Literal["node", "edge", "graph"]
 _SHARES = 11
@@ -103,10 +104,11 @@ class LinearShare(nn.Module):
             loss_of: Mean loss of scores and its number of targets.
             sum_over_ranks: Adds up what the processes have.
         """
-        sums = torch.zeros(_SHARES, dtype=torch.float64, device=self.share.device)
+        dtype = widest_float(self.share.device)
+        sums = torch.zeros(_SHARES, dtype=dtype, device=self.share.device)
         for scores, linear, target in kept:
             for index in range(_SHARES):
                 share = index / (_SHARES - 1)
                 loss, count = loss_of(scores + share * (linear - scores), target)
-                sums[index] += loss.double() * count
+                sums[index] += loss.to(dtype) * count
         self.share.fill_(float(sum_over_ranks(sums).argmin()) / (_SHARES - 1))
