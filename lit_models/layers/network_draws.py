@@ -47,6 +47,32 @@ def draw_generator(like: Tensor) -> torch.Generator:
     return torch.Generator(like.device).manual_seed(0)
 
 
+def stratified_uniform(
+    num_draws: int, size: int, device: torch.device, generator: torch.Generator | None = None
+) -> Tensor:
+    """Uniform numbers of S draws: in each column one from every S-th part of the unit interval.
+
+    The share of draws below any bound is then the bound itself, up to one draw, where that of
+    independent numbers may be 0. Columns are independent of each other.
+
+    Args:
+        num_draws: Number S of draws.
+        size: Number D of columns.
+        device: Where the numbers are to lie.
+        generator: Source of randomness, on that device.
+
+    Returns:
+        Numbers in [0, 1], ``(S, D)``.
+
+    Example:
+        >>> (stratified_uniform(100, 3, torch.device("cpu")) < 0.02).sum(0)
+        tensor([2, 2, 2])
+    """
+    order, place = torch.rand(2, num_draws, size, generator=generator, device=device)
+    uniform: Tensor = (order.argsort(0) + place) / num_draws
+    return uniform
+
+
 def evaluate_draws(
     x: Tensor, layers: Sequence[AffineDraws], activation: Activation = "relu"
 ) -> Tensor:

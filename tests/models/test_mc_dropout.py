@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from lit_models import LitMCDropoutMLP, LitMCDropoutMLPClassifier
-from lit_models.layers.network_draws import draw_generator, evaluate_draws
+from lit_models.layers.network_draws import draw_generator, evaluate_draws, stratified_uniform
 from lit_models.mc_dropout import MCDropoutMLP
 
 
@@ -36,7 +36,7 @@ def test_folded_masks_equal_masked_activations(batch_norm):
     outputs = evaluate_draws(x, net.draw(11, draw_generator(x)))
     generator = draw_generator(x)
     masks = [
-        (torch.rand(11, 1, width, generator=generator) >= rate).double() / (1 - rate)
+        (stratified_uniform(11, width, x.device, generator) >= rate).double() / (1 - rate)
         for width, rate in zip((3, 7, 5), net.rates.tolist(), strict=True)
     ]
     for s in range(11):
@@ -53,6 +53,32 @@ def test_masks_have_the_moments_of_training_dropout():
     trained = net(x.repeat_interleave(100_000, 0)).reshape(2, -1).T
     torch.testing.assert_close(drawn.mean(0), trained.mean(0), rtol=0, atol=0.01)
     torch.testing.assert_close(drawn.std(0), trained.std(0), rtol=0.02, atol=0)
+
+
+def test_a_unit_that_alone_carries_the_output_is_dropped_in_its_share_of_the_networks():
+    """Of independent masks, 13 in 100 sets of 100 would leave the output without any spread."""
+    rate, width = 0.02, 200
+    net = MCDropoutMLP(1, [width], width, dropout=rate).double()
+    with torch.no_grad():
+        net.layers[1].weight.copy_(torch.eye(width))
+        net.layers[1].bias.zero_()
+    x = torch.tensor([[2.0], [-3.0]]).double()
+    hidden = F.relu(net.layers[0](x))
+    std = evaluate_draws(x, net.draw(100)).std(0, correction=0)
+    torch.testing.assert_close(std, (rate / (1 - rate)) ** 0.5 * hidden)
+
+
+def test_stratified_numbers_are_uniform_and_independent():
+    uniform = stratified_uniform(1000, 50, torch.device("cpu")).double()
+    assert torch.equal((1000 * uniform.sort(0).values).long()[:, 0], torch.arange(1000))
+    correlation = torch.corrcoef(uniform.T) - torch.eye(50)
+    assert correlation.abs().max() < 0.16  # five standard deviations of independent columns
+    # Position within a stratum, and whether neighbouring draws are near each other.
+    assert abs((1000 * uniform).frac().mean() - 0.5) < 0.01
+    assert (
+        abs(torch.corrcoef(torch.stack([uniform[1:].flatten(), uniform[:-1].flatten()]))[0, 1])
+        < 0.03
+    )
 
 
 def test_no_dropout_no_spread():
