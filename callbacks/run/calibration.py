@@ -110,7 +110,8 @@ class _Calibrated(L.Callback):
 class Conformal(_Calibrated):
     """Conformal intervals of numbers and sets of classes, with their coverage at the test.
 
-    Logs ``test/coverage_90`` and ``test/width_90`` or ``test/set_size_90``; predictions gain
+    Logs ``test/coverage_90`` and ``test/width_90`` or ``test/set_size_90``, and with ``conformal_``
+    before them where the model scores intervals of its own at this level; predictions gain
     ``conformal_lower_90`` and ``conformal_upper_90``, or ``conformal_set_90``.
 
     Args:
@@ -177,12 +178,13 @@ class Conformal(_Calibrated):
             return
         sums = trainer.strategy.reduce(self._sums, reduce_op="sum")
         assert isinstance(sums, Tensor)
-        pl_module.log_dict(
-            {
-                f"test/coverage_{self.name}": sums[0] / sums[2],
-                f"test/{self._size}_{self.name}": sums[1] / sums[2],
-            }
-        )
+        names = [f"coverage_{self.name}", f"{self._size}_{self.name}"]
+        # A model with a predictive density has a coverage of its own intervals.
+        own: Any = getattr(pl_module, "test_metrics", {})
+        taken = not {f"test/{name}" for name in names}.isdisjoint(own.keys())
+        before = "test/conformal_" if taken else "test/"
+        values = zip(names, (sums[0] / sums[2], sums[1] / sums[2]), strict=True)
+        pl_module.log_dict({before + name: value for name, value in values})
 
     def _sets(self, probability: Tensor) -> Tensor:
         """Classes of each row's set, ``(B, K)`` bool."""

@@ -10,7 +10,7 @@ from helpers import fit
 
 from lit_models.__main__ import main
 
-MODELS = ["LitBayesianMLP", "LitMCDropoutMLP", "LitDeepEnsemble"]
+MODELS = ["LitBayesianMLP", "LitMCDropoutMLP", "LitDeepEnsemble", "LitLaplaceMLP"]
 
 
 @pytest.fixture
@@ -64,10 +64,14 @@ def test_packaged_callbacks_accept_several_inputs(table, tmp_path):
     data = ["--data", "CSVTabularDataModule", "--data.path", table, "--data.target", "price"]
     options = [*data, "--data.task", "regression", "--trainer.max_epochs", "1", "--config", "cpu"]
     options += ["--trainer.check_val_every_n_epoch", "1"]
+    options += ["--trainer.callbacks+=callbacks.Conformal"]
     results = fit("bayesian_mlp", *options, tmp_path=tmp_path)
     figures = {path.stem for path in (Path(results["run_dir"]) / "figures").glob("*.png")}
     assert "calibration" in figures
     assert "predictive_band" not in figures
+    # The model's own interval and the conformal one have a score each.
+    scores = {"test/coverage_90", "test/conformal_coverage_90", "test/conformal_width_90"}
+    assert scores <= set(results["metrics"])
     assert "test/extrapolation_ratio" not in results["metrics"]
 
 
