@@ -66,6 +66,7 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
     """
 
     _given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+    _loader_class: Callable[..., Any] = TensorLoader
 
     def __init__(
         self,
@@ -260,7 +261,7 @@ class LitDataModule(L.LightningDataModule, Generic[B]):
         if options["shuffle"] and len(data[0]) < options["world_size"]:
             devices = options["world_size"]
             raise InputError(f"{len(data[0])} training rows cannot feed {devices} devices")
-        return TensorLoader(data, batch_size, **options)
+        return self._loader_class(data, batch_size, **options)
 
     @property
     def rank_and_world_size(self) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from datamodules.files.tokenization import (
     train_tokenizer,
 )
 from datamodules.loading.masking import IGNORE
+from datamodules.loading.padded_loader import PaddedLoader
 from datamodules.loading.splits import Rows, hold_out
 from datamodules.own.prompts import PromptTemplate, TextEnds, prompt_batch
 
@@ -59,6 +60,8 @@ class InstructionsDataModule(TextEnds, LitDataModule[TokenBatch]):
     Raises:
         InputError: If a file, column or value is missing or wrong; the message names it.
     """
+
+    _loader_class = PaddedLoader
 
     def __init__(
         self,

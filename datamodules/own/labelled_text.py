@@ -22,6 +22,7 @@ from datamodules.files.tokenization import (
     train_tokenizer,
 )
 from datamodules.loading.masking import IGNORE, SPECIAL_TOKENS
+from datamodules.loading.padded_loader import PaddedLoader
 from datamodules.loading.splits import Rows, hold_out
 
 
@@ -53,6 +54,8 @@ class LabelledTextDataModule(LitDataModule[TokenBatch]):
     Raises:
         InputError: If a file, column or value is missing or wrong; the message names it.
     """
+
+    _loader_class = PaddedLoader
 
     def __init__(
         self,
