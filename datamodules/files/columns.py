@@ -211,7 +211,7 @@ class Column:
         infinite = [cell for cell in odd if cell.strip().lower().lstrip("+-") in _INFINITE]
         first = (infinite or odd)[0]
         row = int(self.where_cell(lambda cell: cell == first)[0])
-        if infinite and len(odd) == len(infinite) < len(present):
+        if infinite and len(odd) == len(infinite):
             raise InputError(f"{self.at(row)} is {first!r}, not a finite number")
         advice = f"or name {self.name!r} in --data.categorical"
         if all(_THOUSANDS.fullmatch(cell) or cell not in odd for cell in present):

@@ -1,7 +1,7 @@
 """Checked reading of graphs from tables: identifiers, features and edges, exactly as written."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,11 +10,28 @@ from torch import Tensor
 from datamodules.errors import InputError
 from datamodules.files.notes import say
 from datamodules.files.table_encoding import Encoding, codes_of, decide, numbers_of
-from datamodules.files.tables import Column, Table, read_table
+from datamodules.files.tables import Column, Table, looks_missing, read_table
 
 Array = np.ndarray[Any, Any]
 Plan = list[dict[str, Any]]
+Missing = Literal["error", "fill"]
 WEIGHT = "weight"
+
+
+class Reading(NamedTuple):
+    """What a user says of the columns of features.
+
+    Attributes:
+        missing: Whether a missing value is an error or filled: a number with the column's median,
+            beside a column that tells; a text as a value of its own.
+        categorical: Columns of numbers that are names, beside all text columns.
+    """
+
+    missing: Missing = "error"
+    categorical: Sequence[str] = ()
+
+
+AS_WRITTEN = Reading()
 
 
 class Edges(NamedTuple):
@@ -111,27 +128,48 @@ def say_repeats(found: Sequence[Repeats], where: str) -> None:
         say(f"{where}: {differing} edges are named again with other numbers; their mean is taken")
 
 
-def column_plan(table: Table, names: Sequence[str]) -> Plan:
+def column_plan(table: Table, names: Sequence[str], reading: Reading = AS_WRITTEN) -> Plan:
     """How columns become features: a number as it is, a text as an indicator of each value.
 
     Args:
         table: The table that decides.
         names: Columns of the features.
+        reading: What the user says of them.
 
     Returns:
         Plain data, for :func:`encode` and for a checkpoint.
     """
     every = np.arange(len(table))
-    return [_decided(table[name], every).plain() for name in names]
+    return [_decided(table[name], every, reading).plain() for name in names]
 
 
-def _decided(column: Column, rows: Array) -> Encoding:
-    column.check_complete()
-    return decide(column, rows, "error", categorical=column.kind() != "number")
+def _decided(column: Column, rows: Array, reading: Reading) -> Encoding:
+    categorical = column.name in reading.categorical or column.kind(True) == "category"
+    if reading.missing == "error":
+        _check_complete(column, categorical)
+    return decide(column, rows, reading.missing, categorical)
 
 
-def encode(table: Table, plan: Plan) -> Array:
+def _check_complete(column: Column, categorical: bool) -> None:
+    """Refuses a missing value, and among numbers what looks like one."""
+    gone = column.where_cell(lambda cell: cell == "" or (not categorical and looks_missing(cell)))
+    if not len(gone):
+        return
+    cell = column.text()[gone[0]]
+    what = f"is {cell!r}, which looks like a missing value" if cell else "has no value"
+    cure = "fill them in or use --data.missing fill"
+    if cell:
+        cure += f", or name {column.name!r} in --data.categorical"
+    raise InputError(f"{column.at(int(gone[0]))} {what} ({len(gone)} missing in all); {cure}")
+
+
+def encode(table: Table, plan: Plan, missing: Missing = "error") -> Array:
     """Features of a table's rows by a plan.
+
+    Args:
+        table: The rows.
+        plan: How columns become features.
+        missing: Whether a missing value is an error, also where the plan knows of none.
 
     Returns:
         Features, ``(rows, width)`` float64; a value that the plan does not know has no indicator.
@@ -141,18 +179,24 @@ def encode(table: Table, plan: Plan) -> Array:
     """
     encodings = [Encoding(**entry) for entry in plan]
     table.require([encoding.name for encoding in encodings])
-    parts = [np.empty((len(table), 0))]
+    parts, filled = [np.empty((len(table), 0))], []
     for encoding in encodings:
         column = table[encoding.name]
-        if encoding.kind == "number":
-            parts.append(numbers_of(column, encoding, "error")[0])
-        else:
+        if missing == "error" and not encoding.has_missing:
+            _check_complete(column, encoding.kind == "category")
+        if encoding.kind == "category":
             parts.append(_indicators(column, encoding))
+            continue
+        numbers, gone = numbers_of(column, encoding, "fill" if encoding.has_missing else missing)
+        parts.append(numbers)
+        filled += [gone] if gone else []
+    if filled:
+        where = f"{table.where}: {sum(filled)} missing numbers in {len(filled)} columns"
+        say(f"{where} filled with medians")
     return np.concatenate(parts, axis=1)
 
 
 def _indicators(column: Column, encoding: Encoding) -> Array:
-    column.check_complete()
     codes = codes_of(column, encoding, check=False)
     new = sorted(set(column.text()[codes < 0]))
     if new:
@@ -166,6 +210,7 @@ def read_edges(
     nodes_path: str,
     directed: bool,
     plan: Plan | None = None,
+    reading: Reading = AS_WRITTEN,
 ) -> Edges:
     """Edges of a table whose first two columns name nodes.
 
@@ -175,6 +220,7 @@ def read_edges(
         nodes_path: Where the identifiers come from, for messages.
         directed: Whether an edge leads one way; else its reverse is added.
         plan: How the features are encoded; decided by this table when None.
+        reading: What the user says of the columns of features.
 
     Raises:
         InputError: Naming the row of an edge to a missing node or of a wrong weight.
@@ -184,8 +230,8 @@ def read_edges(
     index = read_ends(table, ids, nodes_path)
     weight = _weights(table) if WEIGHT in names[2:] else None
     if plan is None:
-        plan = column_plan(table, [name for name in names[2:] if name != WEIGHT])
-    attributes = torch.from_numpy(encode(table, plan)) if plan else None
+        plan = column_plan(table, [name for name in names[2:] if name != WEIGHT], reading)
+    attributes = torch.from_numpy(encode(table, plan, reading.missing)) if plan else None
     edges, again = merged(index, weight, attributes, len(ids), directed)
     say_repeats([again], table.where)
     return edges._replace(plan=plan)

@@ -1,6 +1,6 @@
 """A user's graphs: tables of nodes and edges, saved torch-geometric ``Data``, or a dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from datamodules.base import Reference
 from datamodules.errors import InputError, at_least
+from datamodules.files.graph_files import Missing
 from datamodules.graph_base import Level
 from datamodules.loading.neighbors import check_num_neighbors
 from datamodules.own.graph_answers import answers, trivial_scores, with_nodes
@@ -18,7 +19,7 @@ from datamodules.own.graph_features import Scaling
 from datamodules.own.graph_rivals import graph_rivals
 from datamodules.own.graph_source import GraphSource, SavedGraphs
 from datamodules.own.graph_splits import Shares
-from datamodules.own.graph_tables import NodeTable, holds_table
+from datamodules.own.graph_tables import NodeTable, holds_table, reading_of
 from datamodules.own.graph_targets import Targets, Task, scale_of_targets
 from datamodules.own.split_graphs import SplitGraphs
 
@@ -69,6 +70,9 @@ class GraphDataModule(SplitGraphs):
         label_inputs: Whether the classes of the training nodes, spread along the edges, are inputs
             too; a node's own is hidden while it is scored. None: wherever nodes of one graph that
             is not sampled have a class, and of new graphs no label is read.
+        missing: Whether a missing value of a feature is an ``error``, or ``fill`` puts the median
+            of its column there, beside a column that tells; of text it is a value of its own.
+        categorical: Columns of numbers that are names, beside all text columns.
         seed: Seed of the splits.
 
     Raises:
@@ -97,6 +101,8 @@ class GraphDataModule(SplitGraphs):
         batch_size: int | None = None,
         passes: int = 1,
         label_inputs: bool | None = False,
+        missing: Missing = "error",
+        categorical: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
@@ -115,7 +121,7 @@ class GraphDataModule(SplitGraphs):
         self.path, self.edges_path = path, edges_path
         self.target = [target] if isinstance(target, str) else list(target)
         self.id_column, self.dataset, self.root = id_column, dataset, root
-        self.directed = directed
+        self.directed, self.reading = directed, reading_of(missing, categorical, self._is_table)
         self.scaling = scaling or ("standard" if self._is_table else "none")
         self.shares = Shares(val_fraction, test_fraction, folds, fold, seed)
         self.predict_path, self.predict_edges_path = predict_path, predict_edges_path
@@ -129,7 +135,8 @@ class GraphDataModule(SplitGraphs):
     def _source(self) -> GraphSource:
         """The graphs to train on."""
         if self._is_table:
-            return NodeTable(self.path, self.edges_path, self.target, self.id_column, self.directed)
+            names = (self.target, self.id_column, self.directed)
+            return NodeTable(self.path, self.edges_path, *names, reading=self.reading)
         return SavedGraphs(self.path, self.dataset, self.root, self.directed)
 
     @cached_property
@@ -144,6 +151,7 @@ class GraphDataModule(SplitGraphs):
             self.id_column,
             self.directed,
             self._knows,
+            self.reading,
         )
 
     @cached_property

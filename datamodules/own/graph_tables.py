@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
-from datamodules.files.graph_files import Edges, column_plan, encode, node_ids, read_edges
+from datamodules.files.graph_files import (
+    AS_WRITTEN,
+    Edges,
+    Missing,
+    Reading,
+    column_plan,
+    encode,
+    node_ids,
+    read_edges,
+)
 from datamodules.files.graph_objects import SPLIT_NAMES
 from datamodules.files.tables import Table, read_table
 from datamodules.graph_base import Level
@@ -25,6 +34,22 @@ def holds_table(path: Any) -> bool:
     return not hasattr(path, "edge_index") and not str(path).endswith(".pt")
 
 
+def reading_of(missing: Missing, categorical: Sequence[str], is_table: bool) -> Reading:
+    """What the user says of columns of features.
+
+    Raises:
+        InputError: If it is said of graphs that have no columns.
+    """
+    names = [categorical] if isinstance(categorical, str) else list(categorical)
+    if not is_table and (missing != "error" or names):
+        option = "missing" if missing != "error" else "categorical"
+        raise InputError(
+            f"{option} is about columns of a table; fill or encode the features of a Data in x "
+            "itself and leave it out"
+        )
+    return Reading(missing, names)
+
+
 class NodeTable:
     """One graph: a table with a row per node and a table of edges.
 
@@ -35,6 +60,7 @@ class NodeTable:
         id_column: Column of the nodes' identifiers; the first by default.
         directed: Whether an edge leads one way.
         plans: How columns become features; decided by the tables when None.
+        reading: What the user says of the columns of features.
     """
 
     def __init__(
@@ -45,9 +71,11 @@ class NodeTable:
         id_column: str | None,
         directed: bool,
         plans: Known | None = None,
+        reading: Reading = AS_WRITTEN,
     ) -> None:
         self._path, self._edges_path, self._target = path, edges_path, list(target)
         self._given_ids, self._directed, self._plans = id_column, directed, plans
+        self._reading = reading
         self.where = path if isinstance(path, str) else "the graph"
 
     @cached_property
@@ -90,12 +118,24 @@ class NodeTable:
             plan: list[dict[str, Any]] = self._plans["plan"]
             return plan
         names = [name for name in self.table.columns if name not in self._no_features]
-        return column_plan(self.table, names)
+        return column_plan(self.table, names, self._reading)
 
     @property
     def plans(self) -> dict[str, Any]:
-        """How the columns of nodes and edges become features."""
-        return {"plan": self._plan, "edge_plan": self.edges[0].plan}
+        """How the columns of nodes and edges become features.
+
+        Raises:
+            InputError: If a column that is named categorical is none of them.
+        """
+        found = {"plan": self._plan, "edge_plan": self.edges[0].plan}
+        names = [entry["name"] for plan in found.values() for entry in plan]
+        for name in self._reading.categorical:
+            if name not in names:
+                have = ", ".join(names) or "none"
+                raise InputError(
+                    f"{self.where} and its edges have no feature {name!r}; they have {have}"
+                )
+        return found
 
     @cached_property
     def x(self) -> list[Tensor]:
@@ -107,14 +147,15 @@ class NodeTable:
         if not self._plan:
             names = ", ".join(sorted(self._no_features))
             raise InputError(f"{self.table.where} has no feature column beside {names}")
-        return [torch.from_numpy(encode(self.table, self._plan))]
+        return [torch.from_numpy(encode(self.table, self._plan, self._reading.missing))]
 
     @cached_property
     def edges(self) -> list[Edges]:
         """Edges of the one graph."""
         ids, plan = self.ids, None if self._plans is None else self._plans["edge_plan"]
         assert ids is not None
-        return [read_edges(self._edges_path, ids, self.table.where, self._directed, plan)]
+        where, reading = self.table.where, self._reading
+        return [read_edges(self._edges_path, ids, where, self._directed, plan, reading)]
 
     @property
     def edge_features(self) -> int:
@@ -175,10 +216,17 @@ class EdgeTable(NodeTable):
         edges_path: Table of edges.
         directed: Whether an edge leads one way.
         plans: How columns become features; decided by the table when None.
+        reading: What the user says of the columns of features.
     """
 
-    def __init__(self, edges_path: Any, directed: bool, plans: Known | None = None) -> None:
-        super().__init__(edges_path, edges_path, [], None, directed, plans)
+    def __init__(
+        self,
+        edges_path: Any,
+        directed: bool,
+        plans: Known | None = None,
+        reading: Reading = AS_WRITTEN,
+    ) -> None:
+        super().__init__(edges_path, edges_path, [], None, directed, plans, reading)
 
     @cached_property
     def table(self) -> Table:

@@ -1,7 +1,7 @@
 """Links of a user's graph: hidden edges among pairs without one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.base import Reference, Split
 from datamodules.batches import GraphBatch
 from datamodules.errors import InputError
-from datamodules.files.graph_files import read_ends
+from datamodules.files.graph_files import Missing, read_ends
 from datamodules.files.tables import read_table
 from datamodules.graph_base import Level
 from datamodules.own.graph_answers import hash_bytes
@@ -29,7 +29,7 @@ from datamodules.own.graph_features import (
 )
 from datamodules.own.graph_source import GraphSource, SavedGraphs
 from datamodules.own.graph_splits import Shares
-from datamodules.own.graph_tables import EdgeTable, NodeTable, holds_table
+from datamodules.own.graph_tables import EdgeTable, NodeTable, holds_table, reading_of
 from datamodules.own.link_rivals import link_rivals
 from datamodules.own.links import (
     OLD_PAIR_FEATURES,
@@ -72,6 +72,9 @@ class LinkDataModule(OwnGraphsDataModule):
         predict_path: Nodes of another graph that the pairs belong to, as ``path``.
         predict_edges_path: Its edges, as ``edges_path``.
         batch_size: Edges hidden per optimizer step; None for a tenth of the training edges.
+        missing: Whether a missing value of a feature is an ``error``, or ``fill`` puts the median
+            of its column there, beside a column that tells; of text it is a value of its own.
+        categorical: Columns of numbers that are names, beside all text columns.
         seed: Seed of the splits and of the pairs without an edge.
 
     Raises:
@@ -96,6 +99,8 @@ class LinkDataModule(OwnGraphsDataModule):
         predict_path: Any = None,
         predict_edges_path: Any = None,
         batch_size: int | None = None,
+        missing: Missing = "error",
+        categorical: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         super().__init__(32 if batch_size is None else batch_size, seed)
@@ -111,6 +116,7 @@ class LinkDataModule(OwnGraphsDataModule):
         self.directed, self.pairs_path = directed, pairs_path
         self.predict_path, self.predict_edges_path = predict_path, predict_edges_path
         tables = dataset is None and edges_path is not None
+        self.reading = reading_of(missing, categorical, tables)
         self.scaling: Scaling = scaling or ("standard" if tables else "none")
         self.shares = Shares(val_fraction, test_fraction, None, 0, seed)
         self._a_tenth = batch_size is None
@@ -134,8 +140,9 @@ class LinkDataModule(OwnGraphsDataModule):
         if edges_path is None:
             return SavedGraphs(path, None, None, self.directed)
         if path is None:
-            return EdgeTable(edges_path, self.directed, plans)
-        return NodeTable(path, edges_path, self.exclude, self.id_column, self.directed, plans)
+            return EdgeTable(edges_path, self.directed, plans, self.reading)
+        names = (self.exclude, self.id_column, self.directed)
+        return NodeTable(path, edges_path, *names, plans, self.reading)
 
     @cached_property
     def _source(self) -> GraphSource:

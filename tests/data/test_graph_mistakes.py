@@ -71,7 +71,27 @@ MISTAKES = {
     ),
     "NaN cell": (
         lambda f: write_csv(f, lambda t: t.assign(size=[np.nan, *t["size"][1:]])),
-        "nodes.csv, row 2: no value in column 'size'",
+        "nodes.csv, row 2: 'size' has no value .* use --data.missing fill",
+    ),
+    "cell that looks missing": (
+        lambda f: write_csv(f, lambda t: t.assign(size=["?", *t["size"][1:]])),
+        r"row 2: 'size' is '\?', which looks like a missing value .* --data.missing fill",
+    ),
+    "missing value of an edge": (
+        lambda f: write_csv(f, edges=lambda t: t.assign(length=[np.nan, *range(37)])),
+        "edges.csv, row 2: 'length' has no value",
+    ),
+    "infinite column": (
+        lambda f: write_csv(f, lambda t: t.assign(size="inf")),
+        "row 2: 'size' is 'inf', not a finite number",
+    ),
+    "no such categorical column": (
+        lambda f: write_csv(f) | {"categorical": ["hue"]},
+        "have no feature 'hue'; they have size, kind",
+    ),
+    "columns of a saved graph": (
+        lambda f: saved(f) | {"missing": "fill"},
+        "missing is about columns of a table",
     ),
     "infinite cell": (
         lambda f: write_csv(f, lambda t: t.assign(size=[np.inf, *t["size"][1:]])),
