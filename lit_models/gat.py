@@ -15,7 +15,10 @@ torch-geometric's, fed with sparse features where the data are sparse, in little
 
 * ``encoder_size`` puts a perceptron layer on each node's features before the first layer.
 * ``skip`` adds a linear map of a node's own state to each layer, as the paper does on PPI alone.
-* A graph's edge weights are not used.
+* ``degree_input`` gives the encoder :math:`\ln(1 + \tilde d_i)` of a node as well: attention is a
+  weighted mean, and a mean cannot count.
+* ``weighted`` lets an edge of weight w count as w edges, :math:`\alpha_{ij} \propto w_{ij} \exp
+  e_{ij}`, a node's own as 1. Without it attention does not read a graph's edge weights.
 
 Shape letters: N nodes, E edges, F node features, H heads, W width of a head, K classes.
 """
@@ -30,7 +33,7 @@ from torch.nn import functional as F
 from datamodules.batches import GraphBatch
 from lit_models.families.graph_task import LitGraphModel, Task, task_metrics
 from lit_models.families.linear_share import LinearShare
-from lit_models.layers.graph import FeatureDropout, FeatureLinear, LastResult
+from lit_models.layers.graph import FeatureDropout, FeatureLinear, LastResult, NodeEncoder
 from lit_models.layers.graph_attention import (
     AttentionEdges,
     LeanGATConv,
@@ -92,6 +95,8 @@ class GAT(nn.Module):
         v2: bool = False,
         skip: bool = False,
         encoder_size: int = 0,
+        degree_input: bool = False,
+        weighted: bool = False,
     ) -> None:
         super().__init__()
         if min(hidden_size, num_heads, num_out_heads, num_layers) < 1:
@@ -101,8 +106,13 @@ class GAT(nn.Module):
             )
         if encoder_size < 0:
             raise ValueError(f"encoder_size must not be negative, got {encoder_size}")
+        if degree_input and not encoder_size:
+            raise ValueError("degree_input needs an encoder: give encoder_size")
+        self.weighted = weighted
         self.dropout = FeatureDropout(dropout)
-        self.encoder = FeatureLinear(in_features, encoder_size, True) if encoder_size else None
+        self.encoder = (
+            NodeEncoder(in_features, encoder_size, degree_input) if encoder_size else None
+        )
         width = encoder_size or in_features
         layers = []
         for _ in range(num_layers - 1):
@@ -112,31 +122,46 @@ class GAT(nn.Module):
         self.layers = nn.ModuleList(layers)
         self._last = LastResult()
 
+    def edges(
+        self,
+        edge_index: Tensor,
+        edge_weight: Tensor | None,
+        multiplicity: Tensor | None,
+        num_nodes: int,
+    ) -> AttentionEdges:
+        """The edges, sorted, kept while the graph is the same."""
+
+        def make() -> AttentionEdges:
+            times = multiplicity
+            if self.weighted and edge_weight is not None:
+                times = edge_weight if times is None else times * edge_weight
+            return attention_edges(edge_index, times, num_nodes)
+
+        found: AttentionEdges = self._last.get(
+            (edge_index, edge_weight, multiplicity), num_nodes, make
+        )
+        return found
+
     def forward(
-        self, x: Tensor, edge_index: Tensor, multiplicity: Tensor | None = None
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_weight: Tensor | None = None,
+        multiplicity: Tensor | None = None,
+        degree: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, list[Attention]]:
         """Outputs, the states that the last layer reads, and each layer's edges and weights."""
         attention: list[Attention] = []
-        edges: AttentionEdges | None = None
-        if not torch.compiler.is_exporting():
-            count = x.shape[0]
-            edges = self._last.get(
-                (edge_index, multiplicity),
-                count,
-                lambda: attention_edges(edge_index, multiplicity, count),
-            )
+        edges = self.edges(edge_index, edge_weight, multiplicity, x.shape[0])
         if self.encoder is not None:
-            x = F.elu(self.encoder(self.dropout(x)))
+            x = F.elu(self.encoder(self.dropout(x), edge_index, edge_weight, degree))
         states = x
         layer: Any
         for index, layer in enumerate(self.layers):
             if index:
                 states = x = F.elu(x)
-            if edges is None:
-                x = layer(self.dropout(x), edge_index)
-            else:
-                x, weights = layer.attention(self.dropout(x), edges)
-                attention.append((edges.pairs(), weights))
+            x, weights = layer.attention(self.dropout(x), edges)
+            attention.append((edges.pairs(), weights))
         return x, states, attention
 
 
@@ -155,6 +180,8 @@ class LitGAT(LitGraphModel):
             node in an order of its own.
         skip: Whether to add a linear map of a node's own state to each layer.
         encoder_size: Width of a perceptron layer before the first attention layer; 0 for none.
+        degree_input: Whether the logarithm of a node's degree enters the encoder too.
+        weighted: Whether an edge of weight w counts as w edges; else attention reads no weights.
         task: Whether a node has a class, several labels at once, or one or more numbers.
         linear_model: Whether a linear model of a target's own features has a share of the scores,
             chosen on the validation targets.
@@ -162,7 +189,7 @@ class LitGAT(LitGraphModel):
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
     Raises:
-        ValueError: If a size is not positive.
+        ValueError: If a size is not positive, or ``degree_input`` has no encoder.
 
     Shape:
         Input ``(N, F)``, dense or sparse CSR, and edges ``(2, E)``; output logits ``(N, K)``.
@@ -180,6 +207,8 @@ class LitGAT(LitGraphModel):
         v2: bool = False,
         skip: bool = False,
         encoder_size: int = 0,
+        degree_input: bool = False,
+        weighted: bool = False,
         task: Task = "classification",
         linear_model: bool = False,
         optimizer: OptimizerCallable = torch.optim.Adam,
@@ -202,26 +231,31 @@ class LitGAT(LitGraphModel):
             v2=v2,
             skip=skip,
             encoder_size=encoder_size,
+            degree_input=degree_input,
+            weighted=weighted,
         )
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         """Logits, or numbers in the units of the data, ``(N, K)``."""
-        out: Tensor = self.net(x, edge_index)[0]
+        out: Tensor = self.net(x, edge_index, edge_weight)[0]
         if self.linear is not None:
             out = self.linear(out, x)
         return self.y_scaler.inverse(out) if self.task == "regression" else out
 
     def embeddings(self, batch: GraphBatch) -> Tensor:
         """States of the last hidden layer, ``(N, H W)``."""
-        states: Tensor = self.net(batch.x, batch.edge_index, batch.multiplicity)[1]
-        return states
+        return self._run(batch)[1]
 
     def attention_weights(self, batch: GraphBatch) -> list[Attention]:
         """Edges ``(2, E + N)``, self-loops included, and weights ``(E + N, H)`` of each layer."""
-        attention: list[Attention] = self.net(batch.x, batch.edge_index, batch.multiplicity)[2]
-        return attention
+        return self._run(batch)[2]
 
     def outputs(self, batch: GraphBatch) -> Tensor:
         """Logits, or standardised numbers, of all nodes."""
-        out: Tensor = self.net(batch.x, batch.edge_index, batch.multiplicity)[0]
-        return out
+        return self._run(batch)[0]
+
+    def _run(self, batch: GraphBatch) -> tuple[Tensor, Tensor, list[Attention]]:
+        found: tuple[Tensor, Tensor, list[Attention]] = self.net(
+            batch.x, batch.edge_index, batch.edge_weight, batch.multiplicity, batch.degree
+        )
+        return found

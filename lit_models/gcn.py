@@ -17,6 +17,8 @@ Deviations:
   and ``skip`` adds :math:`H^{(l)} V^{(l)}`, a node's own state with weights of its own. With both
   off the network is the paper's: a convolution is linear in what a neighbour sends, and weighs a
   node like one of its neighbours.
+* ``degree_input`` gives the encoder :math:`\ln(1 + \tilde d_i)` as well: evidence grows with the
+  number of neighbours, which the normalisation takes out.
 * Weight decay is the optimizer's, on all layers; the paper's is on the first.
 
 Shape letters: N nodes, E edges, F node features, W width, K classes.
@@ -32,7 +34,13 @@ from torch.nn import functional as F
 from datamodules.batches import GraphBatch
 from lit_models.families.graph_task import LitGraphModel, Task, task_metrics
 from lit_models.families.linear_share import LinearShare
-from lit_models.layers.graph import Adjacency, AdjacencyCache, FeatureDropout, FeatureLinear
+from lit_models.layers.graph import (
+    Adjacency,
+    AdjacencyCache,
+    FeatureDropout,
+    FeatureLinear,
+    NodeEncoder,
+)
 from lit_models.layers.standardize import Standardize
 
 
@@ -82,6 +90,7 @@ class GCN(nn.Module):
         encoder_size: int = 0,
         skip: bool = False,
         cached: bool = True,
+        degree_input: bool = False,
     ) -> None:
         super().__init__()
         if hidden_size < 1 or num_layers < 1 or encoder_size < 0:
@@ -89,8 +98,12 @@ class GCN(nn.Module):
                 f"hidden_size and num_layers must be positive and encoder_size not negative, got "
                 f"{hidden_size}, {num_layers} and {encoder_size}"
             )
+        if degree_input and not encoder_size:
+            raise ValueError("degree_input needs an encoder: give encoder_size")
         self.dropout = FeatureDropout(dropout)
-        self.encoder = FeatureLinear(in_features, encoder_size, True) if encoder_size else None
+        self.encoder = (
+            NodeEncoder(in_features, encoder_size, degree_input) if encoder_size else None
+        )
         sizes = [encoder_size or in_features, *[hidden_size] * (num_layers - 1), out_features]
         self.convs = nn.ModuleList(
             GraphConvolution(*pair, skip=skip) for pair in itertools.pairwise(sizes)
@@ -99,8 +112,6 @@ class GCN(nn.Module):
 
     def embed(self, x: Tensor, adjacency: Adjacency) -> Tensor:
         """States that the last convolution reads, ``(N, W)``."""
-        if self.encoder is not None:
-            x = F.relu(self.encoder(self.dropout(x)))
         for conv in self.convs[:-1]:
             x = F.relu(conv(self.dropout(x), adjacency))
         return x
@@ -118,6 +129,8 @@ class GCN(nn.Module):
             edge_weight = multiplicity if edge_weight is None else edge_weight * multiplicity
         dtype = self.convs[0].bias.dtype
         adjacency = self.adjacency(edge_index, edge_weight, x.shape[0], dtype, degree)
+        if self.encoder is not None:
+            x = F.relu(self.encoder(self.dropout(x), edge_index, edge_weight, degree))
         states = self.embed(x, adjacency)
         return self.convs[-1](self.dropout(states), adjacency), states
 
@@ -134,6 +147,7 @@ class LitGCN(LitGraphModel):
         encoder_size: Width of a perceptron layer before the first convolution; 0 for none.
         skip: Whether a node's own state also enters each convolution with weights of its own.
         cached: Whether the normalised adjacency is kept while the graph stays the same.
+        degree_input: Whether the logarithm of a node's degree enters the encoder too.
         task: Whether a node has a class, several labels at once, or one or more numbers.
         linear_model: Whether a linear model of a target's own features has a share of the scores,
             chosen on the validation targets.
@@ -141,7 +155,7 @@ class LitGCN(LitGraphModel):
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
     Raises:
-        ValueError: If a size is not positive.
+        ValueError: If a size is not positive, or ``degree_input`` has no encoder.
 
     Shape:
         Input ``(N, F)``, dense or sparse CSR, and edges ``(2, E)``; output logits ``(N, K)``.
@@ -157,6 +171,7 @@ class LitGCN(LitGraphModel):
         encoder_size: int = 0,
         skip: bool = False,
         cached: bool = True,
+        degree_input: bool = False,
         task: Task = "classification",
         linear_model: bool = False,
         optimizer: OptimizerCallable = torch.optim.Adam,
@@ -169,7 +184,15 @@ class LitGCN(LitGraphModel):
         if linear_model:
             self.linear = LinearShare(in_features, num_classes)
         self.net = GCN(
-            in_features, hidden_size, num_classes, num_layers, dropout, encoder_size, skip, cached
+            in_features=in_features,
+            hidden_size=hidden_size,
+            out_features=num_classes,
+            num_layers=num_layers,
+            dropout=dropout,
+            encoder_size=encoder_size,
+            skip=skip,
+            cached=cached,
+            degree_input=degree_input,
         )
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:

@@ -137,6 +137,27 @@ def normalized_adjacency(
     )
 
 
+def log_degree(
+    edge_index: Tensor, edge_weight: Tensor | None, like: Tensor, degree: Tensor | None = None
+) -> Tensor:
+    r""":math:`\ln(1 + \tilde d)` of each node, ``(N, 1)``, which a weighted mean cannot tell.
+
+    Args:
+        edge_index: Source and target of each edge, ``(2, E)``.
+        edge_weight: Weight of each edge, ``(E,)``; None for 1.
+        like: A tensor of N rows in the precision asked for.
+        degree: Degrees :math:`\tilde d` of the whole graph with I, where the edges are a sample.
+    """
+    if degree is None:
+        source, target = edge_index
+        weight = like.new_ones(len(target)) if edge_weight is None else edge_weight.to(like)
+        own = (source == target).to(like)
+        sums = like.new_zeros(like.shape[0], 2)
+        sums = sums.index_add(0, target, torch.stack([weight, own], dim=1))
+        degree = sums[:, 0] + (sums[:, 1] == 0)
+    return degree.to(like).log1p().unsqueeze(1)
+
+
 def _inverse_root(degree: Tensor) -> Tensor:
     return degree.pow(-0.5).masked_fill(degree == 0, 0.0)
 
@@ -287,3 +308,36 @@ class FeatureLinear(nn.Linear):
             self._kept = kept if counted else None
         starts, rows, order = kept[2]
         return csr_tensor(starts, rows, x.values()[order], (x.shape[1], x.shape[0]))
+
+
+class NodeEncoder(FeatureLinear):
+    """A linear map of a node's features and, where asked, of the logarithm of its degree.
+
+    Args:
+        in_features: Number F of features.
+        out_features: Width W.
+        degree_input: Whether the degree is mapped too.
+
+    Shape:
+        Input ``(N, F)`` and edges ``(2, E)``, output ``(N, W)``.
+    """
+
+    def __init__(self, in_features: int, out_features: int, degree_input: bool) -> None:
+        super().__init__(in_features, out_features, bias=True)
+        self.of_degree = FeatureLinear(1, out_features) if degree_input else None
+        self._degree = LastResult()
+
+    def forward(self, input: Tensor, *graph: Tensor | None) -> Tensor:
+        """Mapped features; ``graph`` is that of :func:`log_degree`: edges, weights and degrees."""
+        out = super().forward(input)
+        if self.of_degree is None:
+            return out
+
+        def make() -> Tensor:
+            edge_index, edge_weight, degree = graph
+            assert edge_index is not None
+            return log_degree(edge_index, edge_weight, out.detach(), degree)
+
+        found: Tensor = self._degree.get(graph, (len(out), out.dtype), make)
+        mapped: Tensor = out + self.of_degree(found)
+        return mapped

@@ -3,8 +3,8 @@ r"""Attention over a node's incoming edges in little memory.
 torch-geometric's layers copy a sender's state to each of its edges, E H W numbers several times
 over. Here the sum :math:`\sum_j \alpha_{ij} W h_j` is a sparse product per head, whose gradient
 with respect to :math:`\alpha` is formed a stretch of edges at a time; per edge only numbers of the
-heads remain. The layers are torch-geometric's own but for that, and are themselves while a model is
-exported.
+heads remain. The layers are torch-geometric's own but for that. An exported graph cannot hold a
+sparse product, and has the sum over edges written out.
 
 A sampled edge that stands for m edges counts m times in the softmax.
 
@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torch_geometric.nn import GATConv, GATv2Conv
-from torch_geometric.utils import scatter
+from torch_geometric.utils import scatter, softmax
 
 from lit_models.layers.graph import csr_tensor
 
@@ -66,6 +66,8 @@ def attention_edges(
         multiplicity: How many edges each stands for, ``(E,)``; one of 0 is left out; None for 1.
         num_nodes: Number N of nodes.
     """
+    if torch.compiler.is_exporting():
+        return _unsorted(edge_index, multiplicity, num_nodes)
     kept = edge_index[0] != edge_index[1]
     if multiplicity is not None:
         kept &= multiplicity > 0
@@ -85,6 +87,17 @@ def attention_edges(
         _starts(source, num_nodes),
         log_times,
     )
+
+
+def _unsorted(edge_index: Tensor, multiplicity: Tensor | None, num_nodes: int) -> AttentionEdges:
+    """All edges as they are; one that is left out counts 0 times, so that no size depends on it."""
+    own = torch.arange(num_nodes, device=edge_index.device)
+    source, target = (torch.cat([ends, own]) for ends in edge_index)
+    every = torch.ones_like(edge_index[0]) if multiplicity is None else multiplicity
+    every = torch.where(edge_index[0] == edge_index[1], 0, every)
+    times = torch.cat([every, every.new_ones(num_nodes)])
+    nothing = own.new_zeros(num_nodes + 1)
+    return AttentionEdges(source, target, nothing, own, nothing, times.log().unsqueeze(1))
 
 
 def _starts(index: Tensor, num_nodes: int) -> Tensor:
@@ -165,11 +178,20 @@ def attend(
         logits = logits.to(precise)
         if edges.log_times is not None:
             logits = logits + edges.log_times.to(precise)
-        weights: Tensor = _Softmax.apply(  # type: ignore[no-untyped-call]
-            logits, edges.target, edges.num_nodes
-        )
+        weights: Tensor
+        if torch.compiler.is_exporting():
+            weights = softmax(logits, edges.target, num_nodes=edges.num_nodes)
+        else:
+            weights = _Softmax.apply(  # type: ignore[no-untyped-call]
+                logits, edges.target, edges.num_nodes
+            )
         used = F.dropout(weights, dropout) if dropout else weights
-        out: Tensor = _WeightedSum.apply(used, x.to(precise), edges)  # type: ignore[no-untyped-call]
+        out: Tensor
+        if torch.compiler.is_exporting():
+            sent = used.unsqueeze(-1) * x.to(precise)[edges.source]
+            out = torch.zeros_like(x, dtype=precise).index_add(0, edges.target, sent)
+        else:
+            out = _WeightedSum.apply(used, x.to(precise), edges)  # type: ignore[no-untyped-call]
     return out.to(kind), weights.to(kind)
 
 
@@ -179,7 +201,7 @@ def by_stretches(logits: Callable[[Tensor, Tensor], Tensor], edges: AttentionEdg
     It is evaluated a stretch of edges at a time, and again in the backward pass.
     """
     count = len(edges.source)
-    if count <= _STRETCH:
+    if torch.compiler.is_exporting() or count <= _STRETCH:
         return logits(edges.source, edges.target)
     return torch.cat(
         [

@@ -71,6 +71,31 @@ def test_numbered_nodes_need_no_names(tmp_path):
     assert GraphDataModule(**files).split("train").edge_index.shape[1] == 76
 
 
+def test_missing_values_are_filled_and_told(tmp_path, capsys):
+    def worn(table):
+        size = table["size"].where(table.index % 10 > 0)
+        zone = 100 + table.index % 2  # names written as numbers
+        return table.assign(size=size, kind=table["kind"].where(table.index != 4), zone=zone)
+
+    files = write_csv(tmp_path, worn, lambda t: t.assign(length=[np.nan, *range(37)]))
+    options = {"missing": "fill", "categorical": ["zone"], "scaling": "none"}
+    data = GraphDataModule(**files, **options)
+    data.setup("fit")
+    x, size = data.split("train").x, pd.read_csv(files["path"])["size"]
+    assert x.shape[1] == data.in_features == 2 + 3 + 2  # number and flag; blue, red, none; 100, 101
+    np.testing.assert_allclose(x[:, 0], size.fillna(size.median()), rtol=1e-6)
+    assert torch.equal(x[:, 1].bool(), torch.arange(40) % 10 == 0)
+    assert x[4, 2:5].tolist() == [0, 0, 1]
+    assert torch.equal(x[:, 6].long(), torch.arange(40) % 2)
+    assert data.split("train").edge_attr.shape == (76, 2)
+    assert "4 missing numbers in 1 columns filled" in capsys.readouterr().err
+    new = GraphDataModule(
+        **files, **options, predict_path=files["path"], predict_edges_path=files["edges_path"]
+    )
+    new.adopt(data.knowledge())
+    assert torch.equal(new.split("predict").x, x)
+
+
 def test_rows_are_scaled_by_their_sum(tmp_path):
     x = torch.rand(NUM_NODES, 3)
     x[3] = 0

@@ -14,9 +14,11 @@ from lit_models.__main__ import main
 OPTIONS = {"shuffle": True, "seed": 3, "drop_last": False}
 
 
-def large(num_nodes=200, num_edges=900, loops=True, edge_features=2):
+def large(num_nodes=200, num_edges=900, loops=True, edge_features=2, directed=False):
     """A graph with hubs, an isolated node, weights, features of edges and some self-loops."""
     graph = random_graph(num_nodes, num_edges, 5, edge_features=edge_features)
+    if directed:
+        graph = graph._replace(edge_index=random_edges(num_nodes, num_edges, directed=True))
     hub = torch.stack([torch.arange(1, 90), torch.zeros(89, dtype=torch.long)])
     edges = torch.cat([graph.edge_index, hub, hub.flip(0)], dim=1)
     if loops:
@@ -34,8 +36,9 @@ def large(num_nodes=200, num_edges=900, loops=True, edge_features=2):
 
 
 def models(aggr="sum", num_layers=2, edge_features=2):
-    yield LitGCN(5, 3, 7, num_layers, 0.0, encoder_size=6, skip=True)
-    yield LitGAT(5, 3, 4, 3, 2, num_layers, 0.0, skip=True)
+    degree = {"encoder_size": 6, "degree_input": True}
+    yield LitGCN(5, 3, 7, num_layers, 0.0, skip=True, **degree)
+    yield LitGAT(5, 3, 4, 3, 2, num_layers, 0.0, skip=True, weighted=True, **degree)
     yield LitGAT(5, 3, 4, 3, 2, num_layers, 0.0, v2=True)
     yield LitGraphNetwork(
         5, 3, "node", "classification", edge_features, 7, num_layers, aggr, global_state=False
@@ -56,9 +59,10 @@ def own_targets(loader, index):
 
 @pytest.mark.parametrize("num_neighbors", [[-1, -1], [1000, 1000]])
 @pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("directed", [False, True])
 @pytest.mark.usefixtures("double")
-def test_wide_samples_are_the_whole_graph(num_neighbors, world_size):
-    data = large()
+def test_wide_samples_are_the_whole_graph(num_neighbors, world_size, directed):
+    data = large(directed=directed)
     for model in models():
         model = model.double().eval()
         whole = model.outputs(data)

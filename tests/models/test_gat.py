@@ -114,3 +114,49 @@ def test_sparse_features_give_the_dense_result(v2):
     torch.testing.assert_close(
         model(x.to_sparse_csr(), batch.edge_index), model(x, batch.edge_index)
     )
+
+
+@pytest.mark.parametrize("v2", [False, True])
+def test_an_edge_of_weight_3_counts_as_three(v2):
+    batch = random_graph(13, 29, 5)
+    x, edges = batch.x.double(), batch.edge_index
+    times = torch.arange(edges.shape[1]) % 4
+    model = LitGAT(5, 3, v2=v2, weighted=True).double().eval()
+    out = model(x, edges, times.double())
+    repeated = model(x, edges.repeat_interleave(times, dim=1))
+    torch.testing.assert_close(out, repeated, rtol=0, atol=1e-13)
+    assert not torch.allclose(out, model(x, edges))
+
+
+def test_without_weights_attention_reads_none():
+    batch = random_graph(13, 29, 5)
+    model = LitGAT(5, 3).eval()
+    out = model(batch.x, batch.edge_index, batch.edge_weight)
+    torch.testing.assert_close(out, model(batch.x, batch.edge_index))
+
+
+def test_the_degree_tells_stars_of_one_feature_apart():
+    def star(leaves):
+        ends = torch.arange(1, leaves + 1)
+        edges = torch.stack([ends, torch.zeros_like(ends)])
+        return torch.ones(leaves + 1, 5), torch.cat([edges, edges.flip(0)], dim=1)
+
+    for degree_input, told in ((False, False), (True, True)):
+        model = LitGAT(5, 3, encoder_size=6, skip=True, degree_input=degree_input).eval()
+        few, many = (model(*star(leaves))[0] for leaves in (2, 5))
+        assert torch.allclose(few, many, atol=1e-5) is not told
+    with pytest.raises(ValueError, match="degree_input needs an encoder"):
+        LitGAT(5, 3, degree_input=True)
+
+
+@pytest.mark.parametrize("v2", [False, True])
+def test_an_exported_graph_has_the_same_numbers(v2):
+    batch = random_graph(13, 29, 5)
+    loops = torch.tensor([[2, 5], [2, 5]])
+    edges = torch.cat([batch.edge_index, loops], dim=1)
+    weight = torch.rand(edges.shape[1]) + 0.5
+    options = {"v2": v2, "encoder_size": 6, "degree_input": True, "weighted": True}
+    model = LitGAT(5, 3, skip=True, **options).eval()
+    exported = torch.export.export(model, (batch.x, edges, weight))
+    expected = model(batch.x, edges, weight)
+    torch.testing.assert_close(exported.module()(batch.x, edges, weight), expected)

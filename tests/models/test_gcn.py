@@ -15,15 +15,23 @@ def graph():
     return random_graph(13, 29, 5)
 
 
-@pytest.mark.parametrize(("encoder_size", "skip"), [(0, False), (7, True)])
-def test_network_is_the_formula(encoder_size, skip):
+@pytest.mark.parametrize(
+    ("encoder_size", "skip", "degree_input"), [(0, False, False), (7, True, False), (7, True, True)]
+)
+def test_network_is_the_formula(encoder_size, skip, degree_input):
     batch = random_graph(13, 29, 5)
-    net = GCN(5, 7, 3, 3, 0.5, encoder_size, skip).double().eval()
+    net = GCN(5, 7, 3, 3, 0.5, encoder_size, skip, degree_input=degree_input).double().eval()
     x, weight = batch.x.double(), batch.edge_weight.double()
     adjacency = dense_adjacency(batch.edge_index, weight, 13, True)
     expected = x
     if encoder_size:
-        expected = (expected @ net.encoder.weight.T + net.encoder.bias).clamp(min=0)
+        expected = expected @ net.encoder.weight.T + net.encoder.bias
+        if degree_input:
+            plain = torch.zeros(13, 13).double()
+            plain[batch.edge_index[1], batch.edge_index[0]] = weight
+            degree = (plain.sum(1) + 1).log1p()  # the graph has no self-loop
+            expected = expected + degree[:, None] @ net.encoder.of_degree.weight.T
+        expected = expected.clamp(min=0)
     for index, conv in enumerate(net.convs):
         own = expected @ conv.skip.weight.T if skip else 0
         expected = adjacency @ expected @ conv.lin.weight.T + conv.bias + own
@@ -98,3 +106,5 @@ def test_only_masked_nodes_are_scored(graph):
 def test_wrong_size_is_named():
     with pytest.raises(ValueError, match="hidden_size must be at least 1, got 0"):
         LitGCN(5, 3, hidden_size=0)
+    with pytest.raises(ValueError, match="degree_input needs an encoder"):
+        LitGCN(5, 3, degree_input=True)
