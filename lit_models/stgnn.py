@@ -242,12 +242,18 @@ class LitSTGNN(LitModule):
         if self.autoregression is None:
             return torch.zeros_like(network), network
         own = window[..., 0]
-        start = self.autoregression(own, adjacency.matmul(own.flatten(1)).view_as(own))
+        start = self.autoregression(own, self._neighbours(own, adjacency))
         return start.permute(1, 2, 0), network
 
     def forward(self, batch: GraphSeriesBatch) -> Tensor:
         """Forecast in the units of the data, ``(B, H, N)``."""
         return self.y_scaler.inverse(self._joined(*self._parts(batch)))
+
+    def _neighbours(self, own: Tensor, adjacency: Adjacency) -> Tensor:
+        """The neighbours' windows, standardised and in units of the data, ``(N, B, 2 T)``."""
+        unit = self.y_scaler.std.to(own)[:, None]
+        found = adjacency.matmul(own.flatten(1)), adjacency.matmul(unit * own.flatten(1)) / unit
+        return torch.cat([near.view_as(own) for near in found], dim=-1)
 
     def _joined(self, start: Tensor, network: Tensor, share: Tensor | None = None) -> Tensor:
         if self.autoregression is None:
@@ -295,8 +301,9 @@ class LitSTGNN(LitModule):
             batch = batch._replace(x=batch.x[rows], y=batch.y[rows])
             window, adjacency = self._inputs(batch)
             own = window[..., 0]
-            near = adjacency.matmul(own.flatten(1)).view_as(own)
-            parts.append((own, near, self.y_scaler(batch.y).permute(2, 0, 1)))
+            parts.append(
+                (own, self._neighbours(own, adjacency), self.y_scaler(batch.y).permute(2, 0, 1))
+            )
         return self.autoregression.fit(parts[0], parts[1], self.y_scaler.std)
 
     def validation_step(self, batch: GraphSeriesBatch, batch_idx: int) -> dict[str, Tensor]:

@@ -3,10 +3,13 @@ r"""A linear autoregression at the nodes of a graph, solved in closed form.
 .. math::
     \hat y_i = A\, w_i + c_i, \qquad
     \text{pooled: } w_i = w, \qquad \text{with the graph: } A = [x_i, (\hat A x)_i]
+    \text{ or } [x_i, (\hat A \sigma x)_i / \sigma_i]
 
 Candidates: the mean, the last value, a regression pooled over the nodes on their own window, one
 on the window and the neighbours', the same with a correction of each node's own, shrunk strongly to
-weakly, and each node on its own window alone. The forecast is the weighted mean of them, weights
+weakly, and each node on its own window alone. Neighbours are added up as they are standardised, or
+in the units of the data, as what flows into a place adds up whatever the places' scales
+:math:`\sigma`. The forecast is the weighted mean of them, weights
 positive and of sum 1, that has the least squared error on the validation windows, in the units of
 the data (Breiman, "Stacked Regressions", 1996): there no candidate alone is better.
 
@@ -14,6 +17,7 @@ Shape letters: N nodes, B windows, T steps, P inputs (T, or 2 T with neighbours)
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +36,8 @@ class NodeAutoregression(nn.Module):
         horizon: Number H of steps to forecast.
 
     Shape:
-        Window ``(N, B, T)`` and that of the neighbours, ``(N, B, T)``, to ``(N, B, H)``.
+        Window ``(N, B, T)`` and the neighbours', standardised and in units, ``(N, B, 2 T)``, to
+        ``(N, B, H)``.
     """
 
     weight: Tensor
@@ -40,8 +45,16 @@ class NodeAutoregression(nn.Module):
 
     def __init__(self, num_nodes: int, window: int, horizon: int) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.zeros(num_nodes, 2 * window, horizon))
+        self.register_buffer("weight", torch.zeros(num_nodes, 3 * window, horizon))
         self.register_buffer("bias", torch.zeros(num_nodes, 1, horizon))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Reads also what knows neighbours in one unit alone."""
+        found = state_dict.get(f"{prefix}weight")
+        if found is not None and 3 * found.shape[1] == 2 * self.weight.shape[1]:
+            more = found.new_zeros(len(found), found.shape[1] // 2, found.shape[2])
+            state_dict[f"{prefix}weight"] = torch.cat([found, more], dim=1)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, own: Tensor, neighbours: Tensor) -> Tensor:
         """Forecasts."""
@@ -112,9 +125,9 @@ def least_squares_shares(errors: Tensor) -> Tensor:
 
 
 def _candidates(own: Tensor, near: Tensor, target: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, coefficients ``(N or 1, 2 T, H)`` and constants, from simple to rich."""
+    """Name, coefficients ``(N or 1, 3 T, H)`` and constants, from simple to rich."""
     window, horizon = own.shape[2], target.shape[2]
-    none = torch.zeros(1, 2 * window, horizon).to(own)
+    none = torch.zeros(1, 3 * window, horizon).to(own)
     yield "the mean", none, none[:, :1]
     last = none.clone()
     last[:, window - 1] = 1.0
@@ -123,22 +136,32 @@ def _candidates(own: Tensor, near: Tensor, target: Tensor) -> Iterator[tuple[str
     filled = torch.where(known > 0, target, 0.0)
     inputs = torch.cat([own, near, torch.ones_like(own[..., :1])], dim=-1) * known
     gram, cross = inputs.mT @ inputs, inputs.mT @ filled
-    alone = torch.cat([torch.arange(window), torch.tensor([2 * window])]).to(own.device)
-    of_all = gram.sum(0, keepdim=True), cross.sum(0, keepdim=True)
-    pooled = _widened(_solved(of_all[0][:, alone][..., alone], of_all[1][:, alone]), alone, gram)
+    columns = torch.arange(3 * window + 1, device=own.device)
+    alone = torch.cat([columns[:window], columns[-1:]])
+    pooled = _pooled(gram, cross, alone)
     yield "pooled autoregression", pooled[:, :-1], pooled[:, -1:]
-    graph = _solved(*of_all)
-    yield "pooled autoregression with neighbours", graph[:, :-1], graph[:, -1:]
-    left = cross - gram @ graph
-    identity = torch.eye(2 * window + 1).to(own)
-    for shrinkage in _SHRINKAGES:
-        found = graph + torch.linalg.solve(gram + shrinkage * identity, left)
-        yield f"corrections of each node, shrunk by {shrinkage:g}", found[:, :-1], found[:, -1:]
+    for unit, first in (("", window), (" in units of the data", 2 * window)):
+        read = torch.cat([alone[:-1], columns[first : first + window], alone[-1:]])
+        graph = _pooled(gram, cross, read)
+        yield f"pooled autoregression with neighbours{unit}", graph[:, :-1], graph[:, -1:]
+        left = (cross - gram @ graph)[:, read]
+        small, identity = gram[:, read][..., read], torch.eye(len(read)).to(own)
+        for shrinkage in _SHRINKAGES:
+            own_part = torch.linalg.solve(small + shrinkage * identity, left)
+            found = graph + _widened(own_part, read, gram)
+            name = f"corrections of each node{unit}, shrunk by {shrinkage:g}"
+            yield name, found[:, :-1], found[:, -1:]
     penalty = torch.ones(window + 1).to(own)
     penalty[-1] = 1e-9  # the constant is free
     small = gram[:, alone][..., alone] + penalty.diag()
     each = _widened(torch.linalg.solve(small, cross[:, alone]), alone, gram)
     yield "autoregression of each node", each[:, :-1], each[:, -1:]
+
+
+def _pooled(gram: Tensor, cross: Tensor, read: Tensor) -> Tensor:
+    """Coefficients ``(1, P + 1, H)`` of all nodes together, of the inputs that are read."""
+    every, right = gram.sum(0, keepdim=True), cross.sum(0, keepdim=True)
+    return _widened(_solved(every[:, read][..., read], right[:, read]), read, gram)
 
 
 def _widened(solution: Tensor, alone: Tensor, gram: Tensor) -> Tensor:

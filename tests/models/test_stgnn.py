@@ -10,7 +10,7 @@ from datamodules import NodeSeriesDataModule
 from datamodules.batches import GraphSeriesBatch
 from datamodules.own.node_rivals import forecasts
 from lit_models import LitSTGNN
-from lit_models.layers.autoregression import least_squares_shares
+from lit_models.layers.autoregression import NodeAutoregression, least_squares_shares
 from lit_models.layers.graph import normalized_adjacency
 from lit_models.layers.graph_time import GatedTemporalConv, GraphGRUCell, GraphPolynomial
 from lit_models.metrics.forecast_errors import ForecastErrors
@@ -146,10 +146,11 @@ def test_mistakes_are_named():
         LitSTGNN(1, 11, 4, 5, hidden_size=0)
 
 
-def river(num_windows, seed=0):
+def river(num_windows, seed=0, scale=1.0):
     """Two sources of white noise and a mouth that is their sum a step later."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(num_windows + 4, 3, generator=generator).double()
+    x[:, 1] *= scale
     x[1:, 2] = x[:-1, 0] + x[:-1, 1]
     rows = torch.arange(num_windows).unsqueeze(1)
     edges = torch.tensor([[0, 1], [2, 2]])
@@ -160,13 +161,17 @@ def river(num_windows, seed=0):
 class River:
     """What a datamodule publishes."""
 
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
     @property
     def standardization(self):
-        scale = torch.zeros(3).double(), torch.tensor([1.0, 1.0, 2**0.5]).double()
+        std = torch.tensor([1.0, self.scale, (1 + self.scale**2) ** 0.5]).double()
+        scale = torch.zeros(3).double(), std
         return {"x_scaler": scale, "y_scaler": scale}
 
     def split(self, name):
-        return river(300, {"train": 0, "val": 1}[name])
+        return river(300, {"train": 0, "val": 1}[name], self.scale)
 
 
 def test_sources_of_a_directed_graph_are_heard():
@@ -185,6 +190,24 @@ def test_autoregression_with_neighbours_forecasts_the_river():
     error = (model(river(400, 2)) - river(400, 2).y).square().mean((0, 1))
     assert error[2] < 0.03
     assert (error[:2] < 1.2).all()
+
+
+def test_neighbours_of_other_scales_add_up_in_units_of_the_data():
+    model = LitSTGNN(1, 3, 1, 3, autoregression=True).double()
+    model.take_scale(River(5.0))
+    test = river(400, 2, 5.0)
+    error = (model(test) - test.y).square().mean((0, 1))
+    assert error[2] < 0.01 * test.y[..., 2].var()
+
+
+def test_an_autoregression_of_neighbours_in_one_unit_is_read():
+    old = {"weight": torch.randn(3, 8, 2), "bias": torch.randn(3, 1, 2)}
+    model = NodeAutoregression(3, 4, 2)
+    model.load_state_dict(old)
+    own, near = torch.randn(2, 3, 5, 4)
+    expected = torch.cat([own, near], dim=-1) @ old["weight"] + old["bias"]
+    found = model(own, torch.cat([near, torch.randn(3, 5, 4)], dim=-1))
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_network_starts_at_the_autoregression():
