@@ -77,6 +77,18 @@ class EMA(WeightAveraging):
         reshard(pl_module)
         super().on_validation_epoch_end(trainer, pl_module)
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes what the validation of the averaged weights decided, which buffers hold.
+
+        The weights are back by then, so that the decision is in the model alone; the checkpoint of
+        this validation, written next, is of the average.
+        """
+        if self._average_model is not None:
+            for held, own in zip(
+                self._average_model.module.buffers(), pl_module.buffers(), strict=True
+            ):
+                held.copy_(own)
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leaves the average in the model."""
         reshard(pl_module)

@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 
+from callbacks import EMA as EMACallback
 from lit_models.__main__ import main
 
 CONFIG = str(Path(__file__).parent.parent / "tiny.yaml")
@@ -57,3 +61,40 @@ def test_a_resumed_average_equals_the_uninterrupted(tmp_path, stop):
     for key in ("state_dict", "current_model_state"):
         for name, value in whole[key].items():
             assert torch.equal(value, part[key][name]), (key, name)
+
+
+class Deciding(L.LightningModule):
+    """Validation decides a buffer, as it does a share or the widths of intervals."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(1, 1)
+        self.register_buffer("decided", torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        return self.net(batch).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.found = self.net.weight.detach().sum()
+
+    def on_validation_epoch_end(self):
+        self.decided.copy_(self.found)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_checkpoint_holds_what_its_own_validation_decided(tmp_path):
+    saved = L.pytorch.callbacks.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_epochs=1)
+    trainer = L.Trainer(
+        max_steps=6, val_check_interval=2, num_sanity_val_steps=0, accelerator="cpu", logger=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[EMACallback(0.5), saved],
+    )  # fmt: skip
+    model = Deciding()
+    trainer.fit(model, DataLoader(torch.ones(6, 1)), DataLoader(torch.ones(1, 1)))
+    paths = list(tmp_path.glob("*.ckpt"))
+    assert len(paths) == 3
+    for path in paths:
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert state["decided"] == state["net.weight"].sum(), path.name
+    assert model.decided == model.net.weight.sum()
