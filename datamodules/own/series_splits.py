@@ -1,5 +1,6 @@
 """Splits of each series in time, from its end, and what tells their rows again."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from datamodules.own.series_table import SeriesTable
 Array = np.ndarray[Any, Any]
 # A fit validates dozens of times; neither the ridge's penalty nor the widths need more windows.
 _MOST_VALIDATED = 20_000
+# The largest of so many errors is exceeded by one in twenty.
+_FEWEST_APART = 19
 
 
 def _count(name: str, rows: int | float, num_rows: Array) -> Array:
@@ -106,6 +109,8 @@ def split_origins(data: SeriesOptions, split: Split) -> Origins:
     if split == "val" and every > 1:
         say(f"validation takes one in {every} of its {len(row):,} windows")
         row, series = row[::every], series[::every]
+    if split == "val":
+        _say_few(len(row), data.horizon)
     if data.season and split == "test":
         early = row - table.offsets[series] < data.season
         if early.any():
@@ -114,6 +119,16 @@ def split_origins(data: SeriesOptions, split: Split) -> Origins:
                 "first test window; shorten --data.season"
             )
     return Origins(torch.from_numpy(row), torch.from_numpy(series))
+
+
+def _say_few(count: int, horizon: int) -> None:
+    overlap = math.sqrt((2 * horizon**2 + 1) / (3 * horizon))  # as in the conformal widths
+    needed = math.ceil(_FEWEST_APART * overlap)
+    if count < needed:
+        say(
+            f"{count} validation windows are few for intervals of 95 %, which need {needed} of "
+            f"horizon {horizon}: give more --data.val_rows, or read them as rough"
+        )
 
 
 def hash_rows(table: SeriesTable) -> Array:

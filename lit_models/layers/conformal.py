@@ -17,6 +17,12 @@ known. Deviations: the second term, which lets a far step learn from the near on
 are known long before its own; beyond the largest score the width grows in proportion, where the
 paper's interval is infinite.
 
+Of n scores the quantile is that at :math:`(1 - \alpha)(1 + 1 / n)`. Scores of step h from windows
+that are one row apart share up to h - 1 of the changes that made them: n of them estimate a mean as
+well as n / c that are independent, with :math:`c = (2 h^2 + 1) / 3 h` for squares of sums of
+independent changes (Bartlett, 1946). Their quantile covers too little, on random walks by what
+:math:`\sqrt{c} / n` in the place of 1 / n makes good, up to the largest score.
+
 Shape letters: N windows, L levels, H horizon, Q points of the scores' distribution, S series.
 """
 
@@ -110,11 +116,18 @@ class ConformalWidths(nn.Module):
     def _nominal(self) -> Array:
         return np.repeat(1 - np.array(self.levels)[:, None], self.scores.shape[-1], axis=1)
 
+    def _finite_sample(self, alpha: Array) -> Array:
+        """What the level rises by for having seen so few scores, ``(..., L, H)``."""
+        count, nominal = max(float(self.count), 1.0), self._nominal()
+        steps = np.arange(1, nominal.shape[1] + 1)
+        overlap = np.sqrt((2 * steps**2 + 1) / (3 * steps))
+        shared = np.minimum((1 - nominal) * overlap / count, nominal)
+        return np.asarray(np.maximum((1 - alpha) / count, shared))
+
     def _widths(self, alpha: Array) -> Array:
         """Score that a share of at most alpha exceeds, ``(..., L, H)``."""
         grid = self.scores.double().cpu().numpy()
-        count = max(float(self.count), 1.0)
-        level = (1 - alpha) * (1 + 1 / count)  # the finite sample's own step
+        level = 1 - alpha + self._finite_sample(alpha)
         place = np.clip(level, 0, 1) * (_NUM_POINTS - 1)
         low = np.minimum(place.astype(np.int64), _NUM_POINTS - 2)
         part = place - low

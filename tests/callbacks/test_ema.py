@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from callbacks import EMA as EMACallback
+import callbacks
 from lit_models.__main__ import main
 
 CONFIG = str(Path(__file__).parent.parent / "tiny.yaml")
@@ -88,7 +88,8 @@ def test_a_checkpoint_holds_what_its_own_validation_decided(tmp_path):
     saved = L.pytorch.callbacks.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_epochs=1)
     trainer = L.Trainer(
         max_steps=6, val_check_interval=2, num_sanity_val_steps=0, accelerator="cpu", logger=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[EMACallback(0.5), saved],
+        enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[callbacks.EMA(0.5), saved],
     )  # fmt: skip
     model = Deciding()
     trainer.fit(model, DataLoader(torch.ones(6, 1)), DataLoader(torch.ones(1, 1)))

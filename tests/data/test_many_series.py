@@ -220,6 +220,17 @@ def test_validation_of_a_long_file_takes_evenly_spaced_windows(tmp_path, capsys)
     assert "one in 3 of its 45,000 windows" in capsys.readouterr().err
 
 
+def test_few_validation_windows_are_said(tmp_path, capsys):
+    frame = pd.DataFrame({"y": np.arange(200.0)})
+    path = write(tmp_path, frame)
+    CSVSeriesDataModule(path, "y", window=4, horizon=12, val_rows=40).split("val")
+    assert "29 validation windows are few for intervals of 95 %, which need 54" in (
+        capsys.readouterr().err
+    )
+    CSVSeriesDataModule(path, "y", window=4, horizon=12, val_rows=65).split("val")
+    assert "few" not in capsys.readouterr().err
+
+
 def test_folds_roll_the_origin(tmp_path):
     path = write(tmp_path, pd.DataFrame({"y": np.arange(100.0)}))
     options = {"window": 4, "horizon": 2, "val_rows": 10, "test_rows": 10, "folds": 3}

@@ -36,6 +36,19 @@ def test_static_widths_cover_exchangeable_windows():
     np.testing.assert_allclose(covered, LEVELS, atol=0.03)
 
 
+def test_few_windows_that_overlap_still_cover():
+    """Random walks whose first 18 windows of twelve steps are all that validation has."""
+    count, horizon = 18, 12
+    walks = torch.from_numpy(np.random.default_rng(0).normal(size=(150, 200))).cumsum(1)
+    covered = []
+    for walk in walks:
+        scores = (walk.unfold(0, horizon + 1, 1)[:, 1:] - walk[:-horizon, None]).abs()
+        width = fitted(scores[:count]).static(torch.zeros(1).long())
+        new = scores[count + horizon :].unsqueeze(1)
+        covered.append((new <= width).double().mean(0)[0])
+    np.testing.assert_allclose(torch.stack(covered).mean(0), LEVELS[0], atol=0.03)
+
+
 @pytest.mark.parametrize("factor", [0.5, 1.6])
 def test_adaptive_widths_follow_a_drift_that_static_ones_miss(factor):
     widths = fitted(exponential(2000, 3))
