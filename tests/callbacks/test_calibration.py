@@ -37,6 +37,15 @@ def test_the_temperature_undoes_what_made_probabilities_too_sure():
     torch.testing.assert_close(outputs["probability"].float(), logits.softmax(1))
 
 
+def test_a_few_rows_that_are_all_right_ask_for_no_certainty():
+    """What is asked for is the share that the smoothed rows have."""
+    logits = torch.tensor([[math.log(30.0), 0.0]]).expand(30, 2)
+    target = torch.zeros(30, dtype=torch.long)
+    scaled = (logits[0] / fit_temperature(logits, target)).softmax(0)
+    # label_smoothing spreads 1 / 32 over both classes.
+    assert scaled[0] == pytest.approx(1 - 1 / 64, abs=1e-4)
+
+
 def test_intervals_follow_a_spread_that_the_model_states():
     callback = Conformal(0.8)
     std = torch.tensor([[0.5], [4.0]]).repeat(500, 1)
