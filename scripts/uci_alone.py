@@ -2,7 +2,8 @@
 
 ``python -m scripts.uci_alone DIR...`` reads the folders of :mod:`scripts.uci` and prints the same
 columns. The Laplace network chooses its prior and noise by the evidence, and so takes the whole
-training part at once, as ``lit-models fit`` does. The noise of the trees, which have none, is the
+training part at once, as ``lit-models fit`` does; so was its rate chosen, of 0.01, 0.03 and 0.1 on
+the first splits. The noise of the trees, which have none, is the
 mean square that they leave of a held-out fifth.
 """
 
@@ -34,7 +35,7 @@ def laplace(rows: Rows, num_steps: int = 3000) -> GaussianMixture:
     for scaler, values in ((model.x_scaler, x), (model.y_scaler, y)):
         std = values.std(0, correction=0)
         scaler.fit(values.mean(0), torch.where(std > 0, std, 1.0))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03, fused=True)
     schedule = WarmupCosine(optimizer, total_steps=num_steps)
     for step in range(1, num_steps + 1):
         optimizer.zero_grad()
