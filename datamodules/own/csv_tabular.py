@@ -15,6 +15,7 @@ from datamodules.files.table_encoding import Missing
 from datamodules.files.tables import Header
 from datamodules.own.table_answers import class_frame, number_frame
 from datamodules.own.table_batches import (
+    Encoded,
     OneHotLoader,
     column_scale,
     one_hot,
@@ -173,7 +174,7 @@ class CSVTabularDataModule(TableReader):
     def make_split(self, split: Split) -> SupervisedBatch:
         """Rows of one split; categories as codes."""
         if split == "ood":
-            data = self._encode_new(self.ood_path)
+            data = self._strange
         else:
             data = self._to_predict if split == "predict" else self._encoded[split]
         return data.batch(0 if self.class_names else len(self.targets))
@@ -197,6 +198,31 @@ class CSVTabularDataModule(TableReader):
             batch_size = int(2 ** min(max(power, 5), 8))
         loader = make or partial(OneHotLoader, self._widths)
         return super()._loader(data, batch_size, shuffle, drop_last, loader)
+
+    @cached_property
+    def _strange(self) -> Encoded:
+        """Rows of ``ood_path``."""
+        found = self._encode_new(self.ood_path)
+        if not len(found.row):
+            raise InputError("ood_path has no rows to tell from the test rows; give it some")
+        return found
+
+    def setup(self, stage: str) -> None:
+        """As the base; what a test would refuse after the fit is refused before it.
+
+        Raises:
+            InputError: If ``ood_path`` cannot be read, or the model has no use for it.
+        """
+        super().setup(stage)
+        if self.ood_path is None or stage not in ("fit", "test"):
+            return
+        model = None if self.trainer is None else self.trainer.lightning_module
+        if model is not None and not hasattr(model, "epistemic"):
+            raise InputError(
+                f"{type(model).__name__} states no uncertainty to tell the rows of --data.ood_path "
+                "by; choose --model LitLaplaceMLP or another of its family, or leave it out"
+            )
+        _ = self._strange
 
     def _check_model(self) -> None:
         """Refuses weights that the model would not see."""

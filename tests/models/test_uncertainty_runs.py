@@ -65,14 +65,40 @@ def test_packaged_callbacks_accept_several_inputs(table, tmp_path):
     options = [*data, "--data.task", "regression", "--trainer.max_epochs", "1", "--config", "cpu"]
     options += ["--trainer.check_val_every_n_epoch", "1"]
     options += ["--trainer.callbacks+=callbacks.Conformal"]
+    far = pd.read_csv(table).drop(columns="price")
+    far["a"] += 300
+    far.to_csv(tmp_path / "far.csv", index=False)
+    options += ["--data.ood_path", str(tmp_path / "far.csv")]
     results = fit("bayesian_mlp", *options, tmp_path=tmp_path)
     figures = {path.stem for path in (Path(results["run_dir"]) / "figures").glob("*.png")}
     assert "calibration" in figures
     assert "predictive_band" not in figures
+    assert results["metrics"]["test/ood_auroc"] > 0.95
     # The model's own interval and the conformal one have a score each.
     scores = {"test/coverage_90", "test/conformal_coverage_90", "test/conformal_width_90"}
     assert scores <= set(results["metrics"])
     assert "test/extrapolation_ratio" not in results["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "columns", "words"),
+    [
+        ("LitLaplaceMLP", 3, ["a", "b"], "no column 'kind'"),
+        ("LitLaplaceMLP", 0, ["a", "b", "kind"], "has no rows"),
+        ("LitMLPRegressor", 3, ["a", "b", "kind"], "states no uncertainty"),
+    ],
+)
+def test_strange_rows_are_refused_before_the_fit(
+    model, rows, columns, words, table, tmp_path, capsys
+):
+    path = tmp_path / "ood.csv"
+    pd.read_csv(table)[columns].head(rows).to_csv(path, index=False)
+    data = ["--data", "CSVTabularDataModule", "--data.path", table, "--data.target", "price"]
+    options = [*data, "--data.task", "regression", "--data.ood_path", str(path)]
+    code = main(["fit", "--model", model, *options, "--runs_dir", str(tmp_path / "runs")])
+    assert code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_class_is_no_target_of_a_regression(table, tmp_path, capsys):
