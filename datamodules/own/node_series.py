@@ -17,6 +17,9 @@ from datamodules.files.notes import say
 from datamodules.files.tables import Table, read_table
 from datamodules.graph_base import rows_per_node
 from datamodules.own.node_rivals import forecasts
+from datamodules.own.series_columns import Columns, Gaps
+from datamodules.own.series_grid import Grid
+from datamodules.own.series_labels import RowLabels
 
 Array = np.ndarray[Any, Any]
 Channel = Literal["time_of_day", "day_of_week", "observed"]
@@ -39,6 +42,9 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
         date: Column of dates; found by itself when it is the first column and holds dates.
         directed: Whether an edge leads one way; else its reverse is added.
         missing_value: Value that means missing, beside the empty cell; 0 in the traffic sets.
+        gaps: What becomes of a step that the dates leave out: an ``error``; ``fill`` takes it for a
+            row of missing values, of which a window shows the last value before; ``mask`` also
+            gives the channel ``observed``.
         channels: Further inputs: ``time_of_day`` and ``day_of_week``, each as sine and cosine, and
             ``observed``, 1 where a cell is not missing.
         val_rows: Rows for validation, or their share of all rows.
@@ -61,6 +67,7 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
         date: str | None = None,
         directed: bool = False,
         missing_value: float | None = None,
+        gaps: Gaps = "error",
         channels: list[Channel] | None = None,
         val_rows: int | float = 0.2,
         test_rows: int | float = 0.2,
@@ -74,7 +81,9 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
                 raise InputError(f"{name} must be at least 1, got {value}")
         self.path, self.edges_path, self.date, self.directed = path, edges_path, date, directed
         self.window, self.horizon, self.missing_value = window, horizon, missing_value
-        self.channels: list[Channel] = list(dict.fromkeys(channels or []))
+        told: list[Channel] = ["observed"] if gaps == "mask" else []
+        self.channels: list[Channel] = list(dict.fromkeys([*(channels or []), *told]))
+        self.gaps = gaps
         self.val_rows, self.test_rows, self.predict_path = val_rows, test_rows, predict_path
         self._few_steps = batch_size is None
         self._known: dict[str, Any] = {}
@@ -86,12 +95,13 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
         super().setup(stage)
 
     def knowledge(self) -> dict[str, Any]:
-        """The nodes, the column of dates and the scale of the training rows."""
+        """The nodes, the column of dates, their step and format, and the training rows' scale."""
         if not self._known:
             mean, std = self._scale
             return {
                 "nodes": self.nodes,
                 "date": self._date_column,
+                "dates": self._series[2],
                 "mean": mean.tolist(),
                 "std": std.tolist(),
             }
@@ -142,8 +152,8 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
         """Number of training windows."""
         return len(self._origins("train"))
 
-    def _read(self, table: Table) -> tuple[Array, "pd.Series[Any] | None"]:
-        """Values ``(rows, N)``, NaN where missing, and the dates where there are any."""
+    def _read(self, table: Table) -> tuple[Array, "pd.Series[Any] | None", dict[str, Any]]:
+        """Values ``(rows, N)``, NaN where missing, dates if any, and what was decided of them."""
         date = self._date_column
         table.require([*self.nodes, *([date] if date else [])])
         values = np.stack([table[name].numbers() for name in self.nodes], axis=1)
@@ -152,20 +162,27 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
         missing = int(np.isnan(values).sum())
         if missing:
             say(f"{table.where}: {missing:,} of {values.size:,} values are missing; left out")
-        return values, None if date is None else _ascending(table, date)
+        decided = dict(self._known.get("dates", {}))
+        if date is None:
+            return values, None, decided
+        labels = RowLabels(table, Columns(self.nodes, date=date), decided)
+        grid = Grid(labels, self.gaps, decided, table.where)
+        every = np.full((int(grid.offsets[-1]), values.shape[1]), np.nan)
+        every[grid.position] = values
+        return every, pd.Series(grid.dates), decided
 
     @cached_property
-    def _series(self) -> tuple[Array, "pd.Series[Any] | None"]:
-        values, dates = self._read(self._table)
+    def _series(self) -> tuple[Array, "pd.Series[Any] | None", dict[str, Any]]:
+        values, dates, decided = self._read(self._table)
         start, end = self._split_rows(len(values))["train"]
         empty = np.flatnonzero(np.isnan(values[start:end]).all(0))
         if len(empty):
             raise InputError(f"{self.path}: {self.nodes[empty[0]]!r} has no value in training rows")
-        return values, dates
+        return values, dates, decided
 
     @cached_property
     def _to_predict(self) -> tuple[Array, "pd.Series[Any] | None"]:
-        values, dates = self._read(read_table(self.predict_path, header="first"))
+        values, dates, _ = self._read(read_table(self.predict_path, header="first"))
         if len(values) < self.window:
             raise InputError(
                 f"{self.predict_path} has {len(values)} rows; a window needs {self.window}"
@@ -227,7 +244,7 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
             unknown = torch.full((1, self.horizon, self.num_nodes), torch.nan, dtype=torch.float64)
             return GraphSeriesBatch(torch.from_numpy(window), unknown, *self._edges)
         origins = self._origins(split)[:, None]
-        x = self._inputs(*self._series)[origins + np.arange(-self.window, 0)]
+        x = self._inputs(*self._series[:2])[origins + np.arange(-self.window, 0)]
         y = self._series[0][origins + np.arange(self.horizon)]
         return GraphSeriesBatch(torch.from_numpy(x), torch.from_numpy(y), *self._edges)
 
@@ -295,7 +312,7 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
         """A row per window and node, with the date (or row) of the last observed step."""
         predicting = self.predict_path is not None
         names = ["prediction"] if predicting else ["prediction", "target"]
-        values, dates = self._to_predict if predicting else self._series
+        values, dates = self._to_predict if predicting else self._series[:2]
         last = np.array([len(values) - 1]) if predicting else self._origins("test") - 1
         columns: dict[str, Any] = {}
         if dates is not None:
@@ -304,22 +321,3 @@ class NodeSeriesDataModule(LitDataModule[GraphSeriesBatch]):
         columns["node"] = np.tile(np.array(self.nodes), len(last))
         flat = rows_per_node({name: outputs[name] for name in names})
         return pd.concat([pd.DataFrame(columns), super().prediction_frame(flat)], axis=1)
-
-
-def _ascending(table: Table, name: str) -> "pd.Series[Any]":
-    """A column of ascending dates.
-
-    Raises:
-        InputError: Naming the first that is missing, repeated or out of order.
-    """
-    column = table[name]
-    column.check_complete()
-    dates = column.dates()
-    steps = np.flatnonzero(dates.diff().dt.total_seconds().to_numpy()[1:] <= 0)
-    if len(steps):
-        row = int(steps[0]) + 1
-        raise InputError(
-            f"{table.where}, row {table.row(row)}: {name!r} {dates.iloc[row]} does not follow "
-            f"{dates.iloc[row - 1]}; sort the rows by date and drop repeated ones"
-        )
-    return dates

@@ -66,6 +66,10 @@ MISTAKES = {
         "'east' has no value in training rows",
     ),
     "text": ({"series": lambda t: t.assign(east="x")}, "row 2: 'east' is 'x', not a finite"),
+    "a gap of dates": (
+        {"series": lambda t: t.drop(index=range(20, 30))},
+        "2020-08-02 .* follows 2020-05-17 .* step is 7 days .* 10 rows missing.* --data.gaps fill",
+    ),
     "dates out of order": ({"series": lambda t: t.iloc[::-1]}, "does not follow"),
     "too short": ({"series": lambda t: t.iloc[:20]}, "part of .* has .* rows; window 12"),
 }
@@ -76,6 +80,20 @@ def test_a_mistake_is_named(tmp_path, name):
     changes, message = MISTAKES[name]
     with pytest.raises(InputError, match=message):
         NodeSeriesDataModule(**write(tmp_path, **changes)).setup("fit")
+
+
+@pytest.mark.parametrize("gaps", ["fill", "mask"])
+def test_a_step_that_is_left_out_is_missing(tmp_path, capsys, gaps):
+    files = write(tmp_path, lambda t: t.drop(index=range(20, 30)))
+    data = NodeSeriesDataModule(**files, window=4, gaps=gaps, val_rows=10, test_rows=12)
+    train, whole = data.split("train"), NodeSeriesDataModule(**write(tmp_path), window=4)
+    values = whole._series[0]
+    values[20:30] = np.nan
+    np.testing.assert_array_equal(data._series[0], values)
+    assert data.in_features == train.x.shape[-1] == (2 if gaps == "mask" else 1)
+    if gaps == "mask":
+        assert torch.equal(train.x[..., 1] == 1, train.x[..., 0].isfinite())
+    assert "10 rows missing" in capsys.readouterr().err
 
 
 def test_forecasts_have_a_row_per_window_and_node(tmp_path):
