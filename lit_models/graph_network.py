@@ -12,14 +12,16 @@ elements occur (Xu et al., "How Powerful are Graph Neural Networks?", 2019, sect
 
 * Updates are added to the states before (residual), all of one width.
 * The two aggregations into the global state may differ from the one into the nodes
-  (``global_aggr``): a sum over a large graph is large.
+  (``global_aggr``): a sum over a large graph is large. A sum into it is taken in units of the root
+  of the mean number of edges, or nodes, of a training graph, in which it is of the size of a state.
 * ``shared`` applies one and the same block ``num_layers`` times, as message passing to a fixed
   point does.
 
 Shape letters: N nodes, E edges, G graphs, F node features, A edge features, W width, K outputs.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -83,8 +85,13 @@ class States(NamedTuple):
 class GraphNetworkBlock(nn.Module):
     """Updates edges, then nodes, then the global state.
 
+    Attributes:
+        sum_units: Units of sums of edges and of nodes into the global state, ``(2,)``.
+
     Arguments as for :class:`LitGraphNetwork`; ``size`` is the width W of all states.
     """
+
+    sum_units: Tensor
 
     def __init__(self, size: int, aggr: Aggregation, global_aggr: Aggregation) -> None:
         super().__init__()
@@ -92,6 +99,12 @@ class GraphNetworkBlock(nn.Module):
         self.edge_update = Update(4, size)
         self.node_update = Update(3, size)
         self.global_update = Update(3, size)
+        self.register_buffer("sum_units", torch.ones(2))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Reads also a block that knows no units."""
+        state_dict.setdefault(f"{prefix}sum_units", torch.ones(2))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(
         self,
@@ -111,6 +124,9 @@ class GraphNetworkBlock(nn.Module):
             return States(e, v, u)
         edges = gathered(e, edge_graph, u.shape[0], self.global_aggr, multiplicity)
         nodes = scatter(v, graph, 0, u.shape[0], self.global_aggr)
+        if self.global_aggr == "sum":
+            of_edges, of_nodes = self.sum_units.to(edges.dtype).unbind()
+            edges, nodes = edges / of_edges, nodes / of_nodes
         u = u + self.global_update((edges, None), (nodes, None), (u, None))
         return States(e, v, u)
 
@@ -222,6 +238,18 @@ class GraphNetwork(nn.Module):
             read = self.read((e, None), (v, source), (v, target), (u, graph[source]))
         return self.head(self.dropout(F.relu(read))), states
 
+    @torch.no_grad()
+    def take_sizes(self, batches: Iterable[GraphBatch]) -> None:
+        """Takes the units of sums over a graph from training batches."""
+        counts = torch.tensor(
+            [[batch.edge_index.shape[1], len(batch.x), batch.num_graphs] for batch in batches]
+        )
+        edges, nodes, graphs = counts.sum(0).tolist()
+        units = torch.tensor([edges / graphs, nodes / graphs]).clamp(min=1).sqrt()
+        for block in self.blocks:
+            assert isinstance(block, GraphNetworkBlock)
+            block.sum_units.copy_(units)
+
 
 def _edge_inputs(batch: GraphBatch, like: Tensor) -> Tensor:
     """Weight and features of each edge, ``(E, 1 + A)``."""
@@ -250,7 +278,8 @@ class LitGraphNetwork(LitGraphModel):
         shared: Whether all rounds use one block.
         global_state: Whether a graph has a state of its own; without one its neighbours can be
             sampled.
-        dropout: Probability of dropping a unit of the first states and before the last layer.
+        dropout: Probability of dropping a unit of the first states and before the last layer; not
+            used for numbers of whole graphs, since a sum through dropout is mostly noise.
         linear_model: Whether a linear model of a target's own features has a share of the scores,
             chosen on the validation targets.
         optimizer: Makes the optimizer from the parameters.
@@ -295,11 +324,18 @@ class LitGraphNetwork(LitGraphModel):
             global_aggr=global_aggr,
             shared=shared,
             global_state=global_state,
-            dropout=dropout,
+            dropout=0.0 if (level, task) == ("graph", "regression") else dropout,
         )
         self.y_scaler = Standardize(out_features if task == "regression" else 1)
         if linear_model:
             self.linear = LinearShare(in_features, out_features, level, edge_features)
+
+    def take_scale(self, datamodule: Any) -> None:
+        """As every model, and takes the units of sums over a graph."""
+        super().take_scale(datamodule)
+        sums = (self.hparams["global_aggr"] or self.hparams["aggr"]) == "sum"
+        if sums and self.hparams["global_state"] and hasattr(datamodule, "fitting_batches"):
+            self.net.take_sizes(datamodule.fitting_batches())
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Logits, or numbers in the units of the data."""

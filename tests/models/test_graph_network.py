@@ -134,3 +134,28 @@ def test_shared_rounds_have_the_weights_of_one():
 def test_wrong_size_is_named():
     with pytest.raises(ValueError, match="hidden_size must be at least 1, got 0"):
         LitGraphNetwork(5, 3, "node", "classification", 0, hidden_size=0)
+
+
+def test_sums_into_the_global_state_are_of_its_size():
+    torch.manual_seed(0)
+    graphs = [random_graph(40, 160, 5, 2) for _ in range(3)]
+    model = LitGraphNetwork(5, 2, "graph", "classification", 0, aggr="sum", global_aggr="sum")
+    old = {k: v for k, v in model.state_dict().items() if "sum_units" not in k}
+    before = model.outputs(block_diagonal(graphs))
+    model.net.take_sizes(graphs)
+    edges = sum(graph.edge_index.shape[1] for graph in graphs) / 3
+    for block in model.net.blocks:
+        torch.testing.assert_close(block.sum_units, torch.tensor([edges, 40.0]).sqrt())
+    assert model.outputs(block_diagonal(graphs)).std() < before.std() / 3
+    model.load_state_dict(old)  # a run that knows no units has them at 1
+    torch.testing.assert_close(model.outputs(block_diagonal(graphs)), before)
+
+
+def test_numbers_of_whole_graphs_know_no_dropout():
+    rates = {
+        (level, task): LitGraphNetwork(5, 2, level, task, 0, dropout=0.5).net.dropout.p
+        for level in ("node", "graph")
+        for task in ("classification", "regression")
+    }
+    assert rates.pop(("graph", "regression")) == 0
+    assert set(rates.values()) == {0.5}
