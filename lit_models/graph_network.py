@@ -85,9 +85,6 @@ class States(NamedTuple):
 class GraphNetworkBlock(nn.Module):
     """Updates edges, then nodes, then the global state.
 
-    Attributes:
-        sum_units: Units of sums of edges and of nodes into the global state, ``(2,)``.
-
     Arguments as for :class:`LitGraphNetwork`; ``size`` is the width W of all states.
     """
 
@@ -99,7 +96,7 @@ class GraphNetworkBlock(nn.Module):
         self.edge_update = Update(4, size)
         self.node_update = Update(3, size)
         self.global_update = Update(3, size)
-        self.register_buffer("sum_units", torch.ones(2))
+        self.register_buffer("sum_units", torch.ones(2))  # of sums of edges and of nodes
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Reads also a block that knows no units."""
