@@ -12,7 +12,14 @@ from datamodules.errors import InputError, at_least
 from datamodules.own.series_columns import Columns, Gaps, names_of
 from datamodules.own.series_forecast import forecast_frame
 from datamodules.own.series_reader import SeriesReader
-from datamodules.own.series_rivals import Errors, LinearStart, fit_ridge, rival_errors
+from datamodules.own.series_rivals import (
+    Errors,
+    LinearFits,
+    LinearStart,
+    fit_linear,
+    fit_ridge,
+    rival_errors,
+)
 from datamodules.own.series_scale import Transform, series_scales
 from datamodules.own.series_statistics import statistical_errors
 
@@ -112,9 +119,13 @@ class CSVSeriesDataModule(SeriesReader):
         self.memory = {}
 
     @cached_property
+    def _linear(self) -> LinearFits | None:
+        return fit_linear(self.rows, self.origins("train"), self.origins("val"), self.scaler)
+
+    @property
     def linear_start(self) -> LinearStart | None:
-        """The ridge regression in the model's units, for a model that starts from it."""
-        return fit_ridge(self.rows, self.origins("train"), self.origins("val"), self.scaler)
+        """The linear forecast in the model's units, for a model that starts from it."""
+        return None if self._linear is None else self._linear.start
 
     # What a run keeps ----------------------------------------------------------------------------
 
@@ -145,7 +156,8 @@ class CSVSeriesDataModule(SeriesReader):
     @cached_property
     def _rival_errors(self) -> dict[str, Errors]:
         """Errors of each rival; the ridge regression is that of the target as it stands."""
-        rows, scaler, ridge = self.rows, self.scaler, self.linear_start
+        rows, scaler = self.rows, self.scaler
+        ridge = None if self._linear is None else self._linear.ridge
         test = self.origins("test")
         if scaler.power is not None:
             scales = series_scales(self, self.table, None, recall=False)

@@ -4,10 +4,12 @@ The ridge regression forecasts the distances from the last value, in units of ea
 rows, from the window and from what is known ahead. It needs the moments of its inputs alone, which
 are summed block by block; one eigendecomposition
 :math:`X^T X = V \Lambda V^T` then serves every penalty,
-:math:`W(\alpha) = V (\Lambda + \alpha)^{-1} V^T X^T Y`.
+:math:`W(\alpha) = V (\Lambda + \alpha)^{-1} V^T X^T Y`. A model may start from weights whose
+differences from step to step are penalised in their place (Shiller, 1973).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +20,11 @@ from datamodules.batches import SeriesBatch
 from datamodules.loading.windows import Origins, SeriesRows
 
 PENALTIES = tuple(10.0**k for k in range(-3, 5))
+# Differences of neighbouring weights are small, and penalised harder.
+_SMOOTH_PENALTIES = tuple(10.0**k for k in range(-3, 8))
 _BLOCK = 4096
+# By so much must smooth weights beat others, or their gain is chance.
+_SMOOTH_PRICE = 0.995
 Power = tuple[float, float, float]
 
 
@@ -35,6 +41,18 @@ class LinearStart(NamedTuple):
     weight: Tensor
     bias: Tensor
     std: Tensor
+
+
+class LinearFits(NamedTuple):
+    """Linear forecasts of the same windows.
+
+    Attributes:
+        ridge: The ridge regression, a rival.
+        start: What a model starts from: the same, or one of smooth weights.
+    """
+
+    ridge: LinearStart
+    start: LinearStart
 
 
 class Scaler(NamedTuple):
@@ -143,20 +161,64 @@ class _Moments:
 def fit_ridge(rows: SeriesRows, train: Origins, val: Origins, scaler: Scaler) -> LinearStart | None:
     """The ridge regression whose penalty validation chooses; None without a complete window."""
     moments, held_out = _Moments(rows, train, scaler), _Moments(rows, val, scaler)
+    return _best(moments, held_out)[1] if moments.count else None
+
+
+def fit_linear(rows: SeriesRows, train: Origins, val: Origins, scaler: Scaler) -> LinearFits | None:
+    """The ridge regression, and what a model starts from; None without a complete window.
+
+    That is the regression itself, or one of smooth weights where validation finds it better by
+    more than the price of a second choice.
+    """
+    moments, held_out = _Moments(rows, train, scaler), _Moments(rows, val, scaler)
     if not moments.count:
         return None
-    n = moments.count
+    loss, ridge = _best(moments, held_out)
+    widths = [scaler.num_targets, rows.values.shape[1] - scaler.num_targets]
+    sums = partial(_sums_over_time, window=rows.window, widths=widths)
+    smooth_loss, smooth = _best(moments, held_out, _SMOOTH_PENALTIES, sums)
+    better = held_out.count and smooth_loss < _SMOOTH_PRICE * loss
+    return LinearFits(ridge, smooth if better else ridge)
+
+
+def _best(
+    moments: _Moments,
+    held_out: _Moments,
+    penalties: Sequence[float] = PENALTIES,
+    basis: Callable[[Tensor], Tensor] = lambda part: part,
+) -> tuple[float, LinearStart]:
+    """Error and fit of the penalty that is best on the held-out windows, if there are any.
+
+    Args:
+        moments: Of the training windows.
+        held_out: Of the validation windows.
+        penalties: Those to try.
+        basis: What the transpose of B makes of a matrix ``(F, ...)``: the weights are B times those
+            that are penalised.
+    """
+    n, judge = moments.count, held_out if held_out.count else moments
     covariance = moments.xx - torch.outer(moments.x, moments.x) / n
     cross = moments.xy - torch.outer(moments.x, moments.y) / n
-    values, vectors = torch.linalg.eigh(covariance)
-    rotated, found = vectors.T @ cross, []
-    for penalty in PENALTIES:
+    values, vectors = torch.linalg.eigh(basis(basis(covariance).T))
+    rotated, found = vectors.T @ basis(cross), []
+    vectors = basis(torch.eye(len(values), dtype=values.dtype)).T @ vectors
+    for penalty in penalties:
         weight = (vectors @ (rotated / (values.clamp(min=0) + penalty).unsqueeze(1))).T
         bias = (moments.y - weight @ moments.x) / n
-        judge = held_out if held_out.count else moments
         found.append((judge.errors(weight, bias).mean().item(), weight, bias))
-    _, weight, bias = min(found, key=lambda fit: fit[0])
-    return LinearStart(weight, bias, moments.errors(weight, bias).sqrt())
+    loss, weight, bias = min(found, key=lambda fit: fit[0])
+    return loss, LinearStart(weight, bias, moments.errors(weight, bias).sqrt())
+
+
+def _sums_over_time(part: Tensor, window: int, widths: Sequence[int]) -> Tensor:
+    """Sums rows ``(F, ...)`` from each step of the window to its last, channel by channel.
+
+    The penalty is then one on the differences of neighbouring weights, and on the oldest.
+    """
+    sizes = [window * width for width in widths]
+    *channels, known = torch.split(part, [*sizes, len(part) - sum(sizes)])
+    steps = [rows.reshape(window, -1).flip(0).cumsum(0).flip(0) for rows in channels]
+    return torch.cat([*(s.view(r.shape) for s, r in zip(steps, channels, strict=True)), known])
 
 
 class Errors:

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.linalg
 import torch
 from sklearn.linear_model import Ridge
 
 from datamodules import CSVSeriesDataModule
-from datamodules.own.series_rivals import PENALTIES, linear_forecast
+from datamodules.own.series_rivals import PENALTIES, fit_ridge, linear_forecast
 from lit_models import LitRecurrentForecaster
 from lit_models.layers.series_units import from_rows, target_rows
 
@@ -63,12 +64,13 @@ def test_the_ridge_reads_all_targets_and_is_scikit_learns(frame, tmp_path):
         x[split], y[split] = inputs.numpy(), targets.flatten(1).numpy()
     fits = [Ridge(alpha=alpha).fit(x["train"], y["train"]) for alpha in PENALTIES]
     best = min(fits, key=lambda fit: ((fit.predict(x["val"]) - y["val"]) ** 2).mean())
-    np.testing.assert_allclose(data.linear_start.weight, best.coef_, atol=1e-9)
+    ridge = fit_ridge(data.rows, data.origins("train"), data.origins("val"), data.scaler)
+    np.testing.assert_allclose(ridge.weight, best.coef_, atol=1e-9)
     batch = data.windows("test")
     expected = best.predict(x["test"]).reshape(-1, H, M)
     expected += data.scaler.inputs(batch)[1].numpy()[:, None]
     expected = expected * batch.scale[:, None, :M].numpy() + batch.center[:, None, :M].numpy()
-    found = linear_forecast(data.linear_start, batch, data.scaler)
+    found = linear_forecast(ridge, batch, data.scaler)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     error = ((found - batch.y) ** 2).mean().item()
     assert data.rivals["test/mse"]["ridge regression"] == pytest.approx(error, rel=1e-9)
@@ -76,8 +78,47 @@ def test_the_ridge_reads_all_targets_and_is_scikit_learns(frame, tmp_path):
     assert error < alone.rivals["test/mse"]["ridge regression"]
 
 
+def test_smooth_weights_are_a_ridge_on_sums_over_time(tmp_path):
+    """Of two channels and one known ahead, against sums that are written out."""
+    rng, window = np.random.default_rng(0), 30
+    values = [*rng.normal(size=window)]
+    for _ in range(270):
+        values.append(0.98 * np.mean(values[-window:]) + rng.normal())
+    path = tmp_path / "file.csv"
+    pd.DataFrame({"y": values, "z": rng.normal(size=300)}).to_csv(path, index=False)
+    data = CSVSeriesDataModule(str(path), "y", known="z", window=window, horizon=2)
+    x, y = {}, {}
+    for split in ("train", "val"):
+        batch = data.windows(split)
+        inputs, last = data.scaler.inputs(batch)
+        x[split], y[split] = inputs.numpy(), (data.scaler.targets(batch)[..., 0] - last).numpy()
+    sums = np.tril(np.ones((window, window)))
+    basis = scipy.linalg.block_diag(sums, sums, np.eye(2))
+    fits = [Ridge(alpha=10.0**k).fit(x["train"] @ basis, y["train"]) for k in range(-3, 8)]
+    errors = [((fit.predict(x["val"] @ basis) - y["val"]) ** 2).mean() for fit in fits]
+    best, start = fits[int(np.argmin(errors))], data.linear_start
+    np.testing.assert_allclose(start.weight, best.coef_ @ basis.T, atol=1e-7)
+    np.testing.assert_allclose(start.bias, best.intercept_, atol=1e-7)
+    ridge = fit_ridge(data.rows, data.origins("train"), data.origins("val"), data.scaler)
+    error = ((x["val"] @ ridge.weight.numpy().T + ridge.bias.numpy() - y["val"]) ** 2).mean()
+    assert min(errors) < 0.995 * error
+    test = data.windows("test")
+    rival = ((linear_forecast(ridge, test, data.scaler) - test.y) ** 2).mean().item()
+    assert data.rivals["test/mse"]["ridge regression"] == pytest.approx(rival, rel=1e-9)
+
+
+def test_weights_that_are_not_smooth_stay_as_they_are(tmp_path):
+    rng = np.random.default_rng(0)
+    values = [*rng.normal(size=7)]
+    for _ in range(593):
+        values.append(0.9 * values[-7] + 0.3 * rng.normal())
+    data = CSVSeriesDataModule(pd.DataFrame({"y": values}), "y", window=14, horizon=1)
+    ridge = fit_ridge(data.rows, data.origins("train"), data.origins("val"), data.scaler)
+    assert torch.equal(data.linear_start.weight, ridge.weight)
+
+
 @pytest.mark.parametrize("head", ["point", "quantile", "mixture"])
-def test_the_model_starts_at_the_ridge(frame, tmp_path, head):
+def test_the_model_starts_at_the_linear_forecast(frame, tmp_path, head):
     data = data_of(frame, tmp_path)
     model = LitRecurrentForecaster(
         3, H, T, hidden_size=4, num_series=1, num_targets=M, ridge_start=True, linear_skip=True,
