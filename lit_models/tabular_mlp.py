@@ -12,11 +12,12 @@ Piecewise-linear encodings of quantile bins (Gorishniy et al., "On Embeddings fo
 in Tabular Deep Learning", 2022); the M members share all but an input scale, drawn as +1 or -1, and
 a head (Gorishniy et al., "TabM", 2025); the smooth clipping is RealMLP's (Holzmueller et al.,
 "Better by Default", 2024). Categories of up to eight levels enter as indicators, larger ones as a
-learned vector. The additive path :math:`B s + C\,\mathrm{PLE}(s) + b` starts at the ridge or
-logistic solution on the training rows, penalty and C = 0 or not chosen on the validation rows, and
-the heads and W start at zero: before the first step the model *is* that solution. From there B and
-C move at a tenth of the rate, and decay towards their start: Adam's steps are as long where there
-is nothing left to gain. The papers have no such path.
+learned vector. The additive path :math:`B s + C\,\mathrm{PLE}(s) + G\,v(s) + b` holds the votes v
+of near training rows (:mod:`~lit_models.layers.neighbours`) and starts at the ridge or logistic
+solution on the training rows; validation rows choose its penalty, and whether C and G are 0. The
+heads and W start at zero: before the first step the model *is* that solution. From there B, C and G
+move at a tenth of the rate, and decay towards their start: Adam's steps are as long where there is
+nothing left to gain. The papers have no such path.
 
 Shape letters: B batch, D columns, N numbers, T bins, E embedding, M members, K outputs.
 """
@@ -36,10 +37,11 @@ from datamodules.batches import SupervisedBatch
 from datamodules.errors import InputError
 from lit_models.base import LitModule, StepOutput
 from lit_models.families.linear_start import first_rows, linear_solution, plain_rows
+from lit_models.layers.neighbours import NUM_WIDTHS, NeighbourVotes
 from lit_models.layers.piecewise_linear import AdditivePath, PiecewiseLinearEmbedding
 from lit_models.layers.standardize import Standardize
 from lit_models.metrics.means import weigh
-from lit_models.metrics.tables import class_scores, number_scores
+from lit_models.metrics.tables import class_scores, number_scores, skewness
 
 _LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": F.mse_loss,
@@ -58,8 +60,8 @@ class TabularMLP(nn.Module):
     Arguments as for :class:`LitTabularMLP`; a dropped unit is dropped in all members.
 
     Shape:
-        Input ``(B, D)``: standardised columns and the indicators as they are, both; output
-        ``(B, M, K)``.
+        Input ``(B, D)`` twice, the indicators as they are and all columns standardised, and votes
+        ``(B, 3 K)``; output ``(B, M, K)``.
     """
 
     def __init__(
@@ -89,11 +91,16 @@ class TabularMLP(nn.Module):
             self.layers.append(nn.Linear(width, hidden))
             width = hidden
         self.head = nn.Parameter(torch.zeros(num_members, width, num_outputs))
-        num_codes = len(self.numbers) * num_bins
-        self.skip = AdditivePath(sum(column_widths) + num_codes, num_outputs)
+        # Columns, codes and votes of the additive path.
+        self.groups = (sum(column_widths), len(self.numbers) * num_bins, NUM_WIDTHS * num_outputs)
+        self.skip = AdditivePath(sum(self.groups), num_outputs)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, scaled: Tensor) -> Tensor:
+    def additive_columns(self, scaled: Tensor, codes: Tensor, votes: Tensor) -> Tensor:
+        """What the additive path sees, ``(B, D + N T + 3 K)``."""
+        return torch.cat([scaled, _CODE_SCALE * codes.flatten(1), votes], dim=1)
+
+    def forward(self, x: Tensor, scaled: Tensor, votes: Tensor) -> Tensor:
         """Outputs of every member."""
         numbers = scaled[:, self.numbers]
         codes = self.embedding.encode(numbers)
@@ -108,7 +115,7 @@ class TabularMLP(nn.Module):
             mask = F.dropout(h.new_ones(len(h), 1, h.shape[2]), self.dropout, self.training)
             h = h * mask
         deep = torch.einsum("bmw,mwk->bmk", h, self.head)
-        additive: Tensor = self.skip(torch.cat([scaled, _CODE_SCALE * codes.flatten(1)], dim=1))
+        additive: Tensor = self.skip(self.additive_columns(scaled, codes, votes))
         return deep + additive.unsqueeze(1)
 
 
@@ -164,11 +171,6 @@ class LitTabularMLP(LitModule):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        for name, value in (("num_members", num_members), ("num_bins", num_bins)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
         if not 0 < quantile < 1:
             raise ValueError(f"quantile must lie in (0, 1), got {quantile}")
         self.is_classifier = task == "classification"
@@ -189,6 +191,7 @@ class LitTabularMLP(LitModule):
         else:
             self.y_scaler = Standardize(num_outputs)
             self.register_buffer("is_log", torch.tensor(False))
+        self.votes = NeighbourVotes(num_outputs, self.is_classifier or loss == "poisson")
         self.net = TabularMLP(
             *(column_widths, num_outputs, hidden_sizes, num_members),
             *(num_bins, embedding_dim, dropout),
@@ -200,10 +203,16 @@ class LitTabularMLP(LitModule):
         z: Tensor = self.x_scaler(x)
         return z / (1 + (z / _CLIP).square()).sqrt()
 
-    def members(self, x: Tensor) -> Tensor:
-        """Logits, log rates or standardised predictions of every member, ``(B, M, K)``."""
-        outputs: Tensor = self.net(x.to(self.x_scaler.dtype), self.scaled(x))
+    def members(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Outputs ``(B, M, K)``; training rows, with their targets, have no vote on themselves."""
+        scaled = self.scaled(x)
+        votes = self.votes(scaled, None if y is None else self._voted(y))
+        outputs: Tensor = self.net(x.to(self.x_scaler.dtype), scaled, votes)
         return outputs
+
+    def _voted(self, y: Tensor) -> Tensor:
+        """Targets as neighbours vote for them, ``(B, K)``."""
+        return F.one_hot(y, self.net.skip.out_features) if self.is_classifier else self._standard(y)
 
     def _mixture(self, members: Tensor) -> Tensor:
         if self.is_classifier:
@@ -227,7 +236,7 @@ class LitTabularMLP(LitModule):
 
     def step(self, batch: SupervisedBatch) -> StepOutput:
         """Mean of the members' losses."""
-        members = self.members(batch.x)
+        members = self.members(batch.x, batch.y)
         if self.is_classifier:
             target = batch.y.unsqueeze(1).expand(members.shape[:2])
             losses = F.cross_entropy(members.transpose(1, 2), target, reduction="none")
@@ -269,6 +278,16 @@ class LitTabularMLP(LitModule):
             return {"prediction": preds, "target": batch.y}
         return {"class": preds.argmax(1), "probability": preds.exp(), "target": batch.y}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Makes room for the rows that vote; earlier checkpoints have none."""
+        super().on_load_checkpoint(checkpoint)
+        state = checkpoint["state_dict"]
+        if "votes.rows" not in state:
+            state |= {f"votes.{name}": value for name, value in self.votes.state_dict().items()}
+            for name in ("net.skip.weight", "net.skip.start_weight"):
+                state[name] = F.pad(state[name], (0, self.net.groups[-1]))
+        self.votes.make_room(state, "votes.")
+
     def take_scale(self, datamodule: Any) -> None:
         """Takes scale and bins of the training rows, and starts at the linear solution.
 
@@ -283,28 +302,34 @@ class LitTabularMLP(LitModule):
             return
         width = self.net.skip.in_features
         train, val = (first_rows(datamodule, split, width) for split in ("train", "val"))
-        if not self.is_classifier:
-            self._take_targets(datamodule.split("train").y)
-        self.net.embedding.fit(self.scaled(train.x)[:, self.net.numbers])
-        x, x_val = self._additive_columns(train.x), self._additive_columns(val.x)
-        y, y_val = train.y, val.y
-        kind = "logistic"
         if self.is_classifier:
             self.doubt.fill_(1 / (len(datamodule.split("val").y) + 2))
         else:
-            kind = "poisson" if self.loss == "poisson" else "ridge"
-            y, y_val = self._standard(y), self._standard(y_val)
-        rows = plain_rows(x, y, train.weight), plain_rows(x_val, y_val, val.weight)
-        skip = self.net.skip
-        weight, bias = linear_solution(kind, *rows, skip.out_features, self.x_scaler.mean.numel())
+            self._take_targets(datamodule.split("train").y)
+        scaled = self.scaled(train.x)
+        self.net.embedding.fit(scaled[:, self.net.numbers])
+        if len(train.x) == len(datamodule.split("train").x):
+            self.votes.fit(scaled, self._voted(train.y), train.weight)
+        self._start(train, val)
+
+    def _start(self, train: SupervisedBatch, val: SupervisedBatch) -> None:
+        """Starts at the linear solution; rows that have no vote in it are not kept."""
+        rows = []
+        for batch, voted in ((train, self._voted(train.y)), (val, None)):
+            scaled = self.scaled(batch.x)
+            codes = self.net.embedding.encode(scaled[:, self.net.numbers])
+            x = self.net.additive_columns(scaled, codes, self.votes.whole(scaled, voted))
+            y = batch.y if self.is_classifier else self._standard(batch.y)
+            rows.append(plain_rows(x, y, batch.weight))
+        kind = (
+            "logistic" if self.is_classifier else "poisson" if self.loss == "poisson" else "ridge"
+        )
+        skip, groups = self.net.skip, self.net.groups
+        weight, bias = linear_solution(kind, rows[0], rows[1], skip.out_features, groups)
         skip.start_weight.copy_(weight)
         skip.start_bias.copy_(bias)
-
-    def _additive_columns(self, x: Tensor) -> Tensor:
-        """What the additive path sees, ``(B, D + N T)``."""
-        scaled = self.scaled(x)
-        codes = self.net.embedding.encode(scaled[:, self.net.numbers])
-        return torch.cat([scaled, _CODE_SCALE * codes.flatten(1)], dim=1)
+        if not weight[:, -groups[-1] :].any():
+            self.votes.forget()
 
     def _take_targets(self, y: Tensor) -> None:
         """Checks the training targets ``(rows, K)``, and takes the scale of transformed ones."""
@@ -323,9 +348,3 @@ class LitTabularMLP(LitModule):
             self.y_scaler.fit(logs.mean(0), torch.where(std > 0, std, torch.ones_like(std)))
         if self.target_transform == "auto":
             rank_zero_info(f"the target is {'fitted by its logarithm' if is_log else 'not skewed'}")
-
-
-def skewness(y: Tensor) -> Tensor:
-    """Third standardised moment of each column."""
-    z = (y - y.mean(0)) / y.std(0, correction=0).clamp(min=1e-300)
-    return z.pow(3).mean(0)

@@ -5,6 +5,7 @@ validation rows is taken; of a small table, on the validation rows and on the tr
 folds: some dozens of rows alone would be deaf to what is noise.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ Array = np.ndarray[Any, Any]
 _MAX_CELLS = 1_500_000
 # Columns beside the plain ones enter an iterative solution of so many products a step, at most.
 _MAX_WORK = 4_000_000
-# By so much must bends beat a line, or they are noise.
+# By so much must bends, or what neighbours say, beat a line, or they are noise.
 _PRICE = 1.02
 _MAX_FOLDED, _NUM_FOLDS = 600_000, 5
 _PENALTIES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
@@ -56,7 +57,7 @@ def plain_rows(x: Tensor, y: Tensor, weight: Tensor | None) -> Rows:
 
 
 def linear_solution(
-    kind: str, train: Rows, val: Rows, num_outputs: int, num_plain: int
+    kind: str, train: Rows, val: Rows, num_outputs: int, groups: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Weight ``(K, D)`` and bias ``(K,)`` of the solution with the least validation loss.
 
@@ -65,16 +66,19 @@ def linear_solution(
         train: The training rows.
         val: The validation rows.
         num_outputs: Number K of outputs.
-        num_plain: Number of the first columns, which may stand without the others.
+        groups: Sizes of the groups of columns in order: the first is used, each of the others
+            where it lowers the loss by more than its price.
     """
     solve = {"logistic": _logistic, "ridge": _ridge, "poisson": _poisson}[kind]
     width = train.x.shape[1]
     loss, weight, bias = np.inf, np.zeros((num_outputs, width)), np.zeros(num_outputs)
-    costs = 1 if kind == "ridge" else num_outputs
-    tried = [num_plain] if train.x.size * costs > _MAX_WORK else sorted({num_plain, width})
-    fold = _folds(kind, train._replace(x=train.x[:, : tried[-1]]), num_outputs)
-    for columns in tried:
-        part, part_val = (rows._replace(x=rows.x[:, :columns]) for rows in (train, val))
+    for chosen in _choices(groups):
+        columns = np.concatenate([np.arange(width)[part] for part in chosen])
+        work = len(train.x) * len(columns) * (1 if kind == "ridge" else num_outputs)
+        if len(chosen) > 1 and work > _MAX_WORK:
+            continue
+        part, part_val = (rows._replace(x=rows.x[:, columns]) for rows in (train, val))
+        fold = _folds(kind, part, num_outputs)
         for penalty in _PENALTIES[2 * (kind == "logistic") :]:  # separable classes know no end
             found = solve(penalty, part, part_val, num_outputs)
             judged = [(found[0], len(val.y))]
@@ -82,11 +86,22 @@ def linear_solution(
                 rest, held = _take(part, fold != k), _take(part, fold == k)
                 judged.append((solve(penalty, rest, held, num_outputs)[0], len(held.y)))
             mean = float(np.average([j[0] for j in judged], weights=[j[1] for j in judged]))
-            mean *= 1 if columns == num_plain else _PRICE
+            mean *= _PRICE ** (len(chosen) - 1)
             if mean < loss:
                 loss, bias = mean, found[2]
-                weight = np.pad(found[1], ((0, 0), (0, width - columns)))
+                weight = np.zeros((num_outputs, width))
+                weight[:, columns] = found[1]
     return torch.from_numpy(weight), torch.from_numpy(bias)
+
+
+def _choices(groups: Sequence[int]) -> list[list[slice]]:
+    """The first group of columns, alone and with every selection of the others."""
+    ends = np.cumsum(groups).tolist()
+    first, *others = (slice(end - size, end) for end, size in zip(ends, groups, strict=True))
+    chosen = [[first]]
+    for group in others:
+        chosen += [[*before, group] for before in chosen if group.stop > group.start]
+    return chosen
 
 
 def _folds(kind: str, train: Rows, num_outputs: int) -> Array:

@@ -63,6 +63,7 @@ RANGES = {
     "num_heads": COUNT,
     "num_samples": COUNT,
     "num_members": COUNT,
+    "num_bins": COUNT,
     "num_steps": COUNT,
     "beam_size": COUNT,
     "out_features": COUNT,

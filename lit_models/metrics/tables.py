@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from torch import Tensor
 from torchmetrics import (
     AUROC,
     Accuracy,
@@ -44,3 +45,9 @@ def number_scores() -> dict[str, Metric]:
         "rmse": MeanSquaredError(squared=False),
         "r2": R2Score(),
     }
+
+
+def skewness(y: Tensor) -> Tensor:
+    """Third standardised moment of each column."""
+    z = (y - y.mean(0)) / y.std(0, correction=0).clamp(min=1e-300)
+    return z.pow(3).mean(0)

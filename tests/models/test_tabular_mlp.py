@@ -1,5 +1,7 @@
 """The perceptron for any table: its bins, its linear start, and its members."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from datamodules import CSVTabularDataModule, InputError
 from lit_models import LitTabularMLP
 from lit_models.families.linear_start import Rows, _folds
 from lit_models.layers.piecewise_linear import PiecewiseLinearEmbedding
+from lit_models.weights.checkpoints import check_compatible
 
 
 def test_a_value_passes_the_bins_in_order():
@@ -183,3 +186,39 @@ def test_a_few_rows_that_are_all_right_bear_no_certainty():
     assert losses[0] == pytest.approx(
         -(1 - doubt / 2) * np.log(1 - 0.5 / n) - doubt / 2 * np.log(0.5 / n), rel=1e-4
     )
+
+
+def test_near_rows_vote_where_rows_repeat_and_have_none_where_lines_say_all():
+    rng = np.random.default_rng(0)
+    places = rng.uniform(-1, 1, (120, 3))
+    labels = rng.integers(0, 3, 120)
+    rows = rng.integers(0, 120, 900)
+    x = places[rows] + 0.01 * rng.normal(size=(900, 3))
+    data = CSVTabularDataModule((x, labels[rows]), "target", task="classification")
+    model = fitted(data, 0)
+    test = data.split("test")
+    assert (model(test.x).argmax(1) == test.y).double().mean() > 0.9
+    line = CSVTabularDataModule((x, x[:, 0] + 0.1 * rng.normal(size=900)), "target", "regression")
+    plain = fitted(line, 0)
+    assert len(model.votes.rows) == data.num_train
+    assert len(plain.votes.rows) == 0
+
+    again = LitTabularMLP(data.column_widths, 3, "classification", (32,))
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(again.eval()(test.x), model(test.x))
+
+
+def test_a_checkpoint_without_votes_is_taken():
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    data = CSVTabularDataModule((x, x[:, 0]), "target", task="regression")
+    model = fitted(data, 3)
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("votes.")}
+    for name in ("net.skip.weight", "net.skip.start_weight"):
+        assert not state[name][:, -3:].any()
+        state[name] = state[name][:, :-3]
+    checkpoint = {"state_dict": state}
+    again = LitTabularMLP(data.column_widths, 1, "regression", (32,), dropout=0.0).eval()
+    again.on_load_checkpoint(checkpoint)
+    check_compatible(Path("best.ckpt"), checkpoint, again)
+    again.load_state_dict(checkpoint["state_dict"])
+    torch.testing.assert_close(again(data.split("test").x), model(data.split("test").x))
