@@ -150,7 +150,7 @@ def log_degree(
     """
     if degree is None:
         source, target = edge_index
-        weight = like.new_ones(len(target)) if edge_weight is None else edge_weight.to(like)
+        weight = like.new_ones(target.shape[0]) if edge_weight is None else edge_weight.to(like)
         own = (source == target).to(like)
         sums = like.new_zeros(like.shape[0], 2)
         sums = sums.index_add(0, target, torch.stack([weight, own], dim=1))
@@ -338,6 +338,6 @@ class NodeEncoder(FeatureLinear):
             assert edge_index is not None
             return log_degree(edge_index, edge_weight, out.detach(), degree)
 
-        found: Tensor = self._degree.get(graph, (len(out), out.dtype), make)
+        found: Tensor = self._degree.get(graph, (out.shape[0], out.dtype), make)
         mapped: Tensor = out + self.of_degree(found)
         return mapped

@@ -49,7 +49,7 @@ class AttentionEdges(NamedTuple):
     @property
     def num_nodes(self) -> int:
         """Number N of nodes."""
-        return len(self.starts) - 1
+        return self.starts.shape[0] - 1  # len() would fix the size of an exported graph
 
     def pairs(self) -> Tensor:
         """Source and target of each edge, ``(2, E)``."""
@@ -200,9 +200,9 @@ def by_stretches(logits: Callable[[Tensor, Tensor], Tensor], edges: AttentionEdg
 
     It is evaluated a stretch of edges at a time, and again in the backward pass.
     """
-    count = len(edges.source)
-    if torch.compiler.is_exporting() or count <= _STRETCH:
+    if torch.compiler.is_exporting() or len(edges.source) <= _STRETCH:
         return logits(edges.source, edges.target)
+    count = len(edges.source)
     return torch.cat(
         [
             checkpoint(

@@ -157,6 +157,9 @@ def test_an_exported_graph_has_the_same_numbers(v2):
     weight = torch.rand(edges.shape[1]) + 0.5
     options = {"v2": v2, "encoder_size": 6, "degree_input": True, "weighted": True}
     model = LitGAT(5, 3, skip=True, **options).eval()
-    exported = torch.export.export(model, (batch.x, edges, weight))
-    expected = model(batch.x, edges, weight)
-    torch.testing.assert_close(exported.module()(batch.x, edges, weight), expected)
+    nodes, count = torch.export.Dim("nodes"), torch.export.Dim("edges")
+    sizes = ({0: nodes}, {1: count}, {0: count})
+    exported = torch.export.export(model, (batch.x, edges, weight), dynamic_shapes=sizes).module()
+    more = torch.cat([batch.x, torch.randn(3, 5)]), edges[:, 4:], weight[4:]
+    for given in ((batch.x, edges, weight), more):
+        torch.testing.assert_close(exported(*given), model(*given))
