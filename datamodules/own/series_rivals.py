@@ -36,11 +36,13 @@ class LinearStart(NamedTuple):
             ``(T M,)``, the other channels, ``(T (D - M),)``, and what is known ahead, ``(H K,)``.
         bias: ``(H M,)``.
         std: Root mean squared training error of each step, ``(H M,)``.
+        reach: Root mean squared distance of the windows' values from their last, ``(M,)``.
     """
 
     weight: Tensor
     bias: Tensor
     std: Tensor
+    reach: Tensor
 
 
 class LinearFits(NamedTuple):
@@ -132,6 +134,7 @@ class _Moments:
 
     def __init__(self, rows: SeriesRows, origins: Origins, scaler: Scaler) -> None:
         self.count, self.xx = 0, torch.zeros(0)
+        self.window = rows.window, scaler.num_targets
         for batch in blocks(rows, origins):
             inputs, last = scaler.inputs(batch)
             targets = (scaler.targets(batch) - last.unsqueeze(1)).flatten(1)
@@ -150,6 +153,12 @@ class _Moments:
             self.xx.addmm_(inputs.T, inputs)
             self.xy.addmm_(inputs.T, targets)
             self.yy += targets.square().sum(0)
+
+    def reach(self) -> Tensor:
+        """Root mean squared distance of the windows' values from their last, ``(M,)``."""
+        num_steps, num_targets = self.window
+        squares = self.xx.diagonal()[: num_steps * num_targets].view(num_steps, num_targets)
+        return (squares.mean(0) / self.count).sqrt()
 
     def errors(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Mean squared error of each step of a linear forecast, ``(H,)``."""
@@ -207,7 +216,8 @@ def _best(
         bias = (moments.y - weight @ moments.x) / n
         found.append((judge.errors(weight, bias).mean().item(), weight, bias))
     loss, weight, bias = min(found, key=lambda fit: fit[0])
-    return loss, LinearStart(weight, bias, moments.errors(weight, bias).sqrt())
+    std = moments.errors(weight, bias).sqrt()
+    return loss, LinearStart(weight, bias, std, moments.reach())
 
 
 def _sums_over_time(part: Tensor, window: int, widths: Sequence[int]) -> Tensor:

@@ -205,12 +205,15 @@ class LitIntervalForecaster(LitForecaster):
         return {name: from_rows(part, self.num_targets) for name, part in columns.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Also loads a checkpoint from before forecasts had intervals, or series their ratios."""
+        """Also loads a checkpoint from before there were intervals, their ratios, or units."""
         super().on_load_checkpoint(checkpoint)
         own = self.state_dict()
         for name in ("widths.scores", "widths.count", "widths.ratios"):
             if name in own:
                 checkpoint["state_dict"].setdefault(name, own[name])
+        for name in ("start.reach", "start.stretch"):
+            if name in own:
+                checkpoint["state_dict"].setdefault(name, torch.ones_like(own[name]))
 
 
 def _scores(found: Mapping[str, Tensor]) -> Tensor:

@@ -40,6 +40,10 @@ class PointHead(nn.Module):
         """Parameters of a forecast ``(B, H)`` whose errors have a standard deviation ``(H,)``."""
         return center.unsqueeze(-1)
 
+    def stretch(self, change: Tensor, std: Tensor) -> Tensor:
+        """A change of the parameters, ``(B, H, P)``, from units of each step's deviation."""
+        return change * std.unsqueeze(-1)
+
     def losses(self, params: Tensor, target: Tensor) -> Tensor:
         """Loss of each step, ``(B, H)``, from parameters ``(B, H, P)``."""
         return (params[..., 0] - target).square()
@@ -78,6 +82,10 @@ class QuantileHead(nn.Module):
         places: Tensor = torch.special.ndtri(self.levels.to(center))
         return center.unsqueeze(-1) + std.unsqueeze(-1) * places
 
+    def stretch(self, change: Tensor, std: Tensor) -> Tensor:
+        """A change of the quantiles from units of each step's deviation."""
+        return change * std.unsqueeze(-1)
+
     def losses(self, params: Tensor, target: Tensor) -> Tensor:
         """Mean pinball loss over the quantiles of each step, ``(B, H)``."""
         return pinball(target.unsqueeze(-1) - params, self.levels.to(params)).mean(-1)
@@ -112,6 +120,11 @@ class MixtureHead(nn.Module):
         means = center.unsqueeze(-1) + std.unsqueeze(-1) * place
         spread = std.clamp(min=1e-6).log().unsqueeze(-1).expand_as(means)
         return torch.cat([means, spread], dim=-1)
+
+    def stretch(self, change: Tensor, std: Tensor) -> Tensor:
+        """A change of the components; logarithms of deviations have no unit."""
+        means, log_stds = change.chunk(2, dim=-1)
+        return torch.cat([means * std.unsqueeze(-1), log_stds], dim=-1)
 
     def mixture(self, params: Tensor) -> GaussianMixture:
         """Density of each step, its components first: ``(S, B, H)``."""

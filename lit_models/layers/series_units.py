@@ -157,6 +157,8 @@ class LinearStart(nn.Module):
     weight: Tensor
     bias: Tensor
     std: Tensor
+    reach: Tensor
+    stretch: Tensor
 
     def __init__(self, num_inputs: int, horizon: int, num_targets: int = 1) -> None:
         super().__init__()
@@ -165,17 +167,31 @@ class LinearStart(nn.Module):
         self.register_buffer("weight", torch.zeros(num_outputs, num_inputs))
         self.register_buffer("bias", torch.zeros(num_outputs))
         self.register_buffer("std", torch.ones(num_outputs))
+        # Ones in a checkpoint from before networks read and spoke in these units.
+        self.register_buffer("reach", torch.ones(num_targets))
+        self.register_buffer("stretch", torch.ones(num_outputs))
 
     def take(self, start: Any) -> None:
-        """Takes weight ``(H M, F)``, bias and error of each step, ``(H M,)``, of a fitted one."""
-        for name in ("weight", "bias", "std"):
+        """Takes weight ``(H M, F)``, bias and error of each step, ``(H M,)``, of a fitted one.
+
+        What a network adds is in units of these errors, and what it reads of a target in those of
+        the distances from its last value, ``(M,)``.
+        """
+        for name in ("weight", "bias", "std", "reach"):
             getattr(self, name).copy_(getattr(start, name))
+        self.stretch.copy_(self.std)
+        for unit in (self.reach, self.stretch):
+            unit[unit == 0] = 1
+
+    def of_rows(self, steps: Tensor, num_rows: int) -> Tensor:
+        """A value of each step ``(H M,)`` by row: ``(H,)``, or ``(R, H)`` of several targets."""
+        if self.num_targets == 1:
+            return steps
+        return steps.view(-1, self.num_targets).T.repeat(num_rows // self.num_targets, 1)
 
     def deviations(self, num_rows: int) -> Tensor:
         """Standard deviation of each step's errors, ``(H,)`` or ``(R, H)``."""
-        if self.num_targets == 1:
-            return self.std
-        return self.std.view(-1, self.num_targets).T.repeat(num_rows // self.num_targets, 1)
+        return self.of_rows(self.std, num_rows)
 
     def forward(self, windows: ScaledWindows) -> Tensor:
         """Forecast in the model's units, ``(R, H)``, one row a target."""

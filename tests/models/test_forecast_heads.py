@@ -11,6 +11,7 @@ from lit_models.layers.series_units import LinearStart, ScaledWindows, SeriesUni
 from lit_models.layers.standardize import Standardize
 
 B, T, D, K, H = 5, 6, 3, 2, 4
+UNITS = ("start.reach", "start.stretch")
 
 
 def test_the_pinball_loss_is_least_at_the_quantile():
@@ -87,6 +88,36 @@ def test_a_forecaster_begins_at_its_linear_start(head):
     expected = model.start(windows).double()
     preds = model(batch.x, batch.known, batch.series)
     torch.testing.assert_close(preds, expected, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["point", "quantile", "mixture"])
+def test_what_a_network_adds_has_the_units_of_the_starts_errors(head):
+    model, batch = forecaster(head=head), batch_of()
+    with torch.no_grad():
+        model.net.head.bias.normal_()
+    first = model._parts(batch)[1]
+    model.start.stretch.copy_(torch.arange(1.0, H + 1))
+    ratio = model._parts(batch)[1] / first
+    means = ratio[..., :3] if head == "mixture" else ratio
+    torch.testing.assert_close(means, model.start.stretch[:, None].expand_as(means))
+    if head == "mixture":
+        torch.testing.assert_close(ratio[..., 3:], torch.ones(B, H, 3))
+    model.start.reach.fill_(2.0)
+    windows = model.units.windows(batch, model.x_scaler, torch.float32)
+    seen = model._center(windows.x)[0]
+    torch.testing.assert_close(seen[..., 0], (windows.x[..., 0] - windows.x[:, -1:, 0]) / 2)
+    torch.testing.assert_close(seen[..., 1:], windows.x[..., 1:])
+
+
+def test_a_checkpoint_without_units_keeps_what_it_said():
+    model = forecaster()
+    model.start.reach.fill_(3.0), model.start.stretch.fill_(5.0)
+    state = {k: v for k, v in model.state_dict().items() if k not in UNITS}
+    checkpoint = {"state_dict": state}
+    model.on_load_checkpoint(checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
+    assert (model.start.reach == 1).all()
+    assert (model.start.stretch == 1).all()
 
 
 def test_the_share_of_the_start_is_the_best_on_validation():
