@@ -301,10 +301,8 @@ class LitRecurrentForecaster(LitIntervalForecaster):
         last = x[:, -1, :m]
         if not self.residual:
             return x, torch.zeros_like(last)
-        distance = x[..., :m] - last.unsqueeze(1)
-        if self.start is not None:
-            distance = distance / self.start.reach.to(distance)
-        return torch.cat([distance, x[..., m:]], dim=-1), last
+        unit = 1 if self.start is None else self.start.reach.to(x)
+        return torch.cat([(x[..., :m] - last.unsqueeze(1)) / unit, x[..., m:]], dim=-1), last
 
     def _finish(
         self, states: Tensor, summary: Tensor, window: Tensor, last: Tensor, known: Tensor | None
@@ -321,8 +319,7 @@ class LitRecurrentForecaster(LitIntervalForecaster):
         split = steps.reshape(*steps.shape[:2], self.num_targets, width // self.num_targets)
         params = split.movedim(2, 1).flatten(0, 1)
         if self.start is not None:
-            std = self.start.of_rows(self.start.stretch, params.shape[0])
-            return self.head.stretch(params, std.to(params))  # the start holds the last value
+            return self.head.stretch(params, self.start.units(params))  # it holds the last value
         return params + last.reshape(-1, 1, 1)
 
     def state_gradients(self, batch: SeriesBatch) -> Tensor:

@@ -189,6 +189,10 @@ class LinearStart(nn.Module):
             return steps
         return steps.view(-1, self.num_targets).T.repeat(num_rows // self.num_targets, 1)
 
+    def units(self, change: Tensor) -> Tensor:
+        """Units of what a network adds, ``(R, ...)``: ``(H,)`` or ``(R, H)``."""
+        return self.of_rows(self.stretch, change.shape[0]).to(change)
+
     def deviations(self, num_rows: int) -> Tensor:
         """Standard deviation of each step's errors, ``(H,)`` or ``(R, H)``."""
         return self.of_rows(self.std, num_rows)
