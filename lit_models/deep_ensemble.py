@@ -10,8 +10,11 @@ deep ensembles" (2017), without the adversarial examples. Deviations:
 
 * The paper scores the mixture by one normal density of the same mean and variance; here it is
   scored as the mixture it is.
-* ``noise="constant"`` leaves the variance head out: one noise for all rows and members, the mean
-  square of what the members leave of the training targets.
+* ``noise="constant"`` leaves the variance head out: one noise for all rows and members. Each
+  member then leaves out its share 1 / S of the rows, and the noise is the geometric mean of the
+  mean squares that members leave of rows they have seen, :math:`\approx \sigma^2 (1 - \gamma/N)`
+  with :math:`\gamma` fitted directions, and of rows they have not,
+  :math:`\approx \sigma^2 (1 + \gamma/N)`: few rows are else learned by heart, noise and all.
 * Members see the same batches, which lets one ``torch.func.vmap`` train all of them at once; they
   differ by their initial weights, which the paper found to be enough.
 
@@ -103,6 +106,8 @@ class LitDeepEnsemble(LearnsNoise):
             deviation.
         noise: Whether the noise is ``predicted`` for each row, as in the paper, or one ``constant``
             for all rows: the better choice where there are few rows.
+        leave_out: Whether each of several members with a constant noise leaves out its share of
+            the rows, which tell the noise.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the learning-rate schedule from the optimizer.
 
@@ -127,13 +132,15 @@ class LitDeepEnsemble(LearnsNoise):
         activation: Activation = "relu",
         min_std: float = 1e-3,
         noise: Noise = "predicted",
+        leave_out: bool = True,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(in_features, out_features, None, optimizer, lr_scheduler)
         if min_std <= 0:
             raise ValueError(f"min_std must be positive, got {min_std}")
-        self.min_std, self.noise = min_std, noise
+        self.min_std, self.noise, self.num_members = min_std, noise, num_members
+        self.leaves_out = leave_out and noise == "constant" and num_members > 1
         width = out_features * (1 if noise == "constant" else 2)
         self.net = Ensemble(num_members, in_features, hidden_sizes, width, activation)
 
@@ -155,11 +162,51 @@ class LitDeepEnsemble(LearnsNoise):
         if self.noise == "constant":
             super().refresh(batches)
 
+    def mean_square(self, batches: Iterator[SupervisedBatch]) -> Tensor:
+        """As the base; where members leave out rows, between those of seen and unseen ones."""
+        if not self.leaves_out:
+            return super().mean_square(batches)
+        std = self.y_scaler.std
+        squares, counts = torch.zeros(2, 2, len(std)).to(std)
+        for batch in self.enough(batches):
+            unseen = self._unseen(batch.x).unsqueeze(-1)
+            left = (self.residuals(batch) / std).square()
+            for index, rows in enumerate((unseen, ~unseen)):
+                squares[index] += (left * rows).sum((0, 1))
+                counts[index] += rows.sum()
+        squares, counts = self._sum_over_ranks(torch.stack([squares, counts])).unbind()
+        found: Tensor = (squares / counts).log().mean(0).exp()
+        return found
+
+    def _unseen(self, x: Tensor) -> Tensor:
+        """Which member leaves out which row, ``(S, B)``: equal rows by the same one."""
+        return row_shares(x, self.num_members) == torch.arange(
+            self.num_members, device=x.device
+        ).unsqueeze(1)
+
     def step(self, batch: SupervisedBatch) -> StepOutput:
         """Mean of the members' negative log-likelihoods."""
         mixture = self.predictive(batch.x)
-        loss = -mixture.component_log_prob(batch.y).mean()
-        return StepOutput(loss, len(batch.x), mixture, batch.y)
+        losses = -mixture.component_log_prob(batch.y)
+        if self.leaves_out:
+            # Each row is a target of all members but one.
+            losses = losses * ~self._unseen(batch.x) * self.num_members / (self.num_members - 1)
+        return StepOutput(losses.mean(), len(batch.x), mixture, batch.y)
+
+
+def row_shares(x: Tensor, num_shares: int) -> Tensor:
+    """A number in 0 to ``num_shares - 1`` for each row, by its values alone, ``(B,)``.
+
+    Args:
+        x: Rows, ``(B, D)``.
+        num_shares: Number of shares, of nearly one size.
+    """
+    bits = x.detach().float().contiguous().view(torch.int32).long()
+    key = torch.zeros_like(bits[:, 0])
+    for column in bits.unbind(1):
+        key = (key ^ column) * 0x2545F4914F6CDD1D
+        key = key ^ (key >> 29)
+    return (key ^ (key >> 17)).remainder(num_shares)
 
 
 class LitDeepEnsembleClassifier(PredictiveClassifier):

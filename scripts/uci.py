@@ -93,7 +93,7 @@ def _mc_dropout(in_features: int, num_train: int, setting: Setting) -> LitModule
 
 
 def _deep_ensemble(in_features: int, num_train: int, setting: Setting) -> LitModule:
-    return LitDeepEnsemble(in_features, 1, hidden_sizes=[50], noise="constant")
+    return LitDeepEnsemble(in_features, 1, hidden_sizes=[50], noise="constant", leave_out=False)
 
 
 # The noise that a model learns follows the batches; a fit by the command takes all rows at once.

@@ -128,20 +128,30 @@ class LearnsNoise(Refreshed, PredictiveRegressor):
     @torch.no_grad()
     def refresh(self, batches: Iterator[SupervisedBatch]) -> None:
         """Moves the noise halfway to the mean square of what the prediction leaves."""
-        if not self.learns_noise:
-            return
+        if self.learns_noise:
+            found = self.mean_square(batches).clamp(min=1e-8)
+            self.noise_variance.mul_(0.5).add_(found.to(self.noise_variance), alpha=0.5)
+
+    def mean_square(self, batches: Iterator[SupervisedBatch]) -> Tensor:
+        """Mean square of the residuals in units of the targets' variance, ``(K,)``."""
         std = self.y_scaler.std
         squares, rows = torch.zeros_like(std), torch.zeros_like(std)
-        ranks = 1 if self._trainer is None else self._trainer.world_size
-        for batch in batches:
+        for batch in self.enough(batches):
             left = (self.residuals(batch) / std).square().flatten(0, -2)
             squares += left.mean(0) * len(batch.x)
             rows += len(batch.x)
-            if rows[0] * ranks >= _MAX_ROWS:
-                break
-        squares, rows = self._sum_over_ranks(torch.stack([squares, rows]))
-        found = (squares / rows).clamp(min=1e-8)
-        self.noise_variance.mul_(0.5).add_(found.to(self.noise_variance), alpha=0.5)
+        squares, rows = self._sum_over_ranks(torch.stack([squares, rows])).unbind()
+        found: Tensor = squares / rows
+        return found
+
+    def enough(self, batches: Iterator[SupervisedBatch]) -> Iterator[SupervisedBatch]:
+        """The first batches that hold as many rows as a noise is found from."""
+        rows, ranks = 0, 1 if self._trainer is None else self._trainer.world_size
+        for batch in batches:
+            yield batch
+            rows += len(batch.x)
+            if rows * ranks >= _MAX_ROWS:
+                return
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the noise of runs in which it was a parameter."""

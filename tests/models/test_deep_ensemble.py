@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from datamodules.batches import SupervisedBatch
 from lit_models import LitDeepEnsemble, LitDeepEnsembleClassifier
-from lit_models.deep_ensemble import Ensemble
+from lit_models.deep_ensemble import Ensemble, row_shares
 from lit_models.mlp import MLP
 
 NUM_MEMBERS = 3
@@ -56,12 +56,13 @@ def test_training_together_is_training_alone():
             torch.testing.assert_close(stacked[s], expected, rtol=1e-10, atol=1e-12)
 
 
-def test_linear_members_agree_on_least_squares():
-    """One optimum for all: they say what was left of the rows, and nothing of the weights."""
+def fitted_lines(leave_out):
+    """Linear members at the minimum of their loss, their rows, and the noise they say."""
     x = torch.randn(29, 2, dtype=torch.float64)
     y = x @ torch.tensor([[1.0], [-0.5]]).double() + 0.3 + 0.5 * torch.randn(29, 1).double()
     batch = SupervisedBatch(x, y)
-    model = LitDeepEnsemble(2, 1, NUM_MEMBERS, hidden_sizes=[], noise="constant").double()
+    options = {"hidden_sizes": [], "noise": "constant", "leave_out": leave_out}
+    model = LitDeepEnsemble(2, 1, NUM_MEMBERS, **options).double()
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def closure():
@@ -72,15 +73,47 @@ def test_linear_members_agree_on_least_squares():
 
     optimizer.step(closure)
     for _ in range(60):
-        model.refresh(iter([batch]))
-    design = torch.cat([x, torch.ones(29, 1)], dim=1)
-    left = y - design @ torch.linalg.lstsq(design, y).solution
-    mixture = model.predictive(x)
-    fitted = (y - left).expand(NUM_MEMBERS, -1, -1)
-    torch.testing.assert_close(mixture.means, fitted, rtol=0, atol=1e-3)
+        model.refresh(SupervisedBatch(x[n::4], y[n::4]) for n in range(4))
+    return model.predictive(x), x, y
+
+
+def least_squares(x, y, rows):
+    design = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+    return design @ torch.linalg.lstsq(design[rows], y[rows]).solution
+
+
+def test_linear_members_agree_on_least_squares():
+    """One optimum for all: they say what was left of the rows, and nothing of the weights."""
+    mixture, x, y = fitted_lines(leave_out=False)
+    fitted = least_squares(x, y, slice(None))
+    expected = fitted.expand(NUM_MEMBERS, -1, -1)
+    torch.testing.assert_close(mixture.means, expected, rtol=0, atol=1e-3)
     assert mixture.epistemic_variance.max() < 1e-6
     noise = mixture.aleatoric_variance[0, 0]
-    torch.testing.assert_close(noise, left.square().mean(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(noise, (y - fitted).square().mean(), rtol=1e-4, atol=0)
+
+
+def test_each_member_fits_the_rows_it_sees_and_the_others_tell_the_noise():
+    mixture, x, y = fitted_lines(leave_out=True)
+    share = row_shares(x, NUM_MEMBERS)
+    seen, unseen = [], []
+    for s in range(NUM_MEMBERS):
+        line = least_squares(x, y, share != s)
+        torch.testing.assert_close(mixture.means[s], line, rtol=0, atol=1e-3)
+        seen.append((y - line)[share != s].square())
+        unseen.append((y - line)[share == s].square())
+    expected = (torch.cat(seen).mean() * torch.cat(unseen).mean()).sqrt()
+    assert torch.cat(unseen).mean() > torch.cat(seen).mean()
+    torch.testing.assert_close(mixture.aleatoric_variance[0, 0], expected, rtol=1e-3, atol=0)
+
+
+def test_a_row_belongs_to_one_share_by_its_values():
+    x = torch.cat([torch.linspace(-3, 3, 2000)[:, None], torch.ones(2000, 1)], dim=1)
+    share = row_shares(x, 10)
+    assert torch.equal(row_shares(x[700:900], 10), share[700:900])
+    counts = torch.bincount(share, minlength=10)
+    assert counts.min() > 140  # 200 ± 13 of independent shares
+    assert counts.max() < 260
 
 
 def test_variance_is_positive_and_in_the_units_of_the_data():

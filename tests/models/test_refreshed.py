@@ -21,7 +21,7 @@ N = 60
 LEARNERS = [
     (LitBayesianMLP, (3, 2, N), {"num_draws": 7}),
     (LitMCDropoutMLP, (3, 2, N), {"num_draws": 7}),
-    (LitDeepEnsemble, (3, 2), {"noise": "constant"}),
+    (LitDeepEnsemble, (3, 2), {"noise": "constant", "leave_out": False}),
 ]
 
 
