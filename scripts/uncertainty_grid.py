@@ -147,6 +147,7 @@ def draw(records: Sequence[Record]) -> "Figure":
                 va="center",
                 fontsize=8,
                 fontweight="normal" if kept else "bold",
+                color="white" if abs(difference) > 1.5 * _MAX_EXCESS else "black",
             )
         limits = {"vmin": -2 * _MAX_EXCESS, "vmax": 2 * _MAX_EXCESS}
         image = axes.imshow(excess, cmap="RdBu_r", aspect="auto", **limits)
