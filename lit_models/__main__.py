@@ -95,15 +95,12 @@ def _dispatch(argv: list[str]) -> int:
 
         return answer(command, argv[1:], (*COMMANDS, *LIGHT))
     if command not in COMMANDS:
-        known = ", ".join((*COMMANDS, *LIGHT))
-        sys.stderr.write(f"lit-models: error: no command {command!r}; choose from {known}\n")
-        return 2
+        return _refuse(f"no command {command!r}; choose from {', '.join((*COMMANDS, *LIGHT))}")
     if sys.platform == "win32":
-        sys.stderr.write(
-            "lit-models: error: the command runs on Linux and macOS; on Windows use it in WSL\n"
-        )
-        return 2
-    if command != "export" and ("--help" in argv or "-h" in argv):
+        return _refuse("the command runs on Linux and macOS; on Windows use it in WSL")
+    if command == "export":  # which has options of its own
+        return _run(argv)
+    if "--help" in argv or "-h" in argv:
         from lit_models.command.help import asks_for_short_help, without_all
 
         if asks_for_short_help(argv):
@@ -111,13 +108,18 @@ def _dispatch(argv: list[str]) -> int:
 
             return answer("help", argv)
         argv = without_all(argv)
-    if command != "export":  # which has options of its own
-        from lit_models.command.early import refusal
+    from lit_models.command.early import refusal
 
-        reason = refusal(argv)
-        if reason is not None:
-            sys.stderr.write(f"lit-models: error: {reason}\n")
-            return 2
+    reason = refusal(argv)
+    return _run(argv) if reason is None else _refuse(reason)
+
+
+def _refuse(reason: str) -> int:
+    sys.stderr.write(f"lit-models: error: {reason}\n")
+    return 2
+
+
+def _run(argv: list[str]) -> int:
     from lit_models.command.environment import provide_home
     from lit_models.training.startup import light_lightning
 

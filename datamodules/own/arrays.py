@@ -64,7 +64,8 @@ def _open(path: str) -> Array:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # The first sentence: numpy goes on to recommend loading the file unsafely.
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise InputError(f"{path} is no .npy array ({reason}); write it by numpy.save") from error
     if not isinstance(array, np.ndarray):
         array.close()
