@@ -82,10 +82,23 @@ def test_the_page_shows_losses_as_plainly_as_wins():
 
 
 def test_files_that_are_shipped_can_be_read(tmp_path):
-    write_made(tmp_path / "made")
-    paths = {entry.path for entry in ENTRIES if entry.path.startswith("made/")}
-    assert paths == {f"made/{path.name}" for path in (tmp_path / "made").iterdir()}
-    assert all("target" in pd.read_csv(tmp_path / path, nrows=2) for path in paths)
+    write_made(tmp_path)
+    made = {f"made/{path.name}" for path in (tmp_path / "made").iterdir()}
+    assert made <= {entry.path for entry in ENTRIES}
+    assert all("target" in pd.read_csv(tmp_path / path, nrows=2) for path in made)
+
+
+def test_published_files_are_written_as_tables(tmp_path):
+    source = tmp_path / "chickenpox" / "chickenpox.json"
+    source.parent.mkdir()
+    counties = {"edges": [[0, 1]], "node_ids": {"BACS": 1, "ZALA": 0}, "FX": [[1.5, 2.0]] * 3}
+    source.write_text(json.dumps(counties))
+    write_made(tmp_path)
+    rows, edges = (
+        pd.read_csv(tmp_path / "made" / f"chickenpox{end}.csv") for end in ("", "_edges")
+    )
+    assert rows.to_dict("list") == {"ZALA": [1.5] * 3, "BACS": [2.0] * 3}
+    assert edges.to_dict("list") == {"source": ["ZALA"], "target": ["BACS"]}
 
 
 def test_an_unknown_name_is_refused(tmp_path, capsys):

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"no file {unknown[0]!r}; choose from {', '.join(sorted(known))}", file=sys.stderr)
         return 2
-    write_made(args.data / "made")
+    write_made(args.data)
     place = Place(args.data.resolve(), args.runs)
     run = Processes(num_threads=args.threads)
     found = {e.name: [finished(e, seed, place) for seed in range(args.seeds)] for e in ENTRIES}

@@ -54,6 +54,14 @@ def _series(path: str, origin: str, target: str, *options: str, metric: str = "t
     )
 
 
+def _weekly(path: str, origin: str) -> Entry:
+    stem = path.removesuffix(".csv")
+    paths = ("--data.path", f"{{data}}/{path}", "--data.edges_path", f"{{data}}/{stem}_edges.csv")
+    args = ("--config", "stgnn", "--config", "stgnn_weekly", *paths)
+    origin = f"weekly {origin}, from pytorch_geometric_temporal"
+    return Entry(stem.rpartition("/")[2], path, origin, args, "test/mse", data_seeds=False)
+
+
 _SHIPPED = "shipped with scikit-learn"
 _PLOTS = "example data of the plotting library seaborn, empty cells and text columns as published"
 _UCI = "UCI machine learning repository"
@@ -100,22 +108,23 @@ ENTRIES: tuple[Entry, ...] = (
         *("series/monthly-sunspots.csv", "Zurich, monthly since 1749", "Sunspots"),
         *("--data.window", "132", "--data.horizon", "12"),
     ),
+    _weekly("node_series/pedalme.csv", "deliveries in 15 places of London, with distances"),
+    _weekly("made/chickenpox.csv", "cases in 20 counties of Hungary, with neighbours"),
     Entry(
-        *("pedalme", "node_series/pedalme.csv"),
-        "weekly deliveries in 15 places of London, from pytorch_geometric_temporal, with edges",
+        *("cora", "made/cora.csv"),
+        "papers with their words and citations, the text files of the Planetoid authors",
         (
-            *("--config", "stgnn", "--config", "stgnn_weekly"),
-            *("--data.path", "{data}/node_series/pedalme.csv"),
-            *("--data.edges_path", "{data}/node_series/pedalme_edges.csv"),
+            *("--config", "gcn", "--config", "graph", "--data.path", "{data}/made/cora.csv"),
+            *("--data.edges_path", "{data}/made/cora_edges.csv"),
         ),
-        "test/mse",
-        data_seeds=False,
+        "test/accuracy",
+        "larger",
     ),
     Entry(
         *("tinyshakespeare", "tinyshakespeare/input.txt"),
         "Karpathy's char-rnn corpus",
         (
-            *("--config", "gpt", "--config", "shakespeare_char"),
+            *("--config", "gpt", "--config", "text"),
             *("--data.path", "{data}/tinyshakespeare/input.txt"),
         ),
         "test/cross_entropy",
