@@ -107,7 +107,7 @@ class GAT(nn.Module):
         if encoder_size < 0:
             raise ValueError(f"encoder_size must not be negative, got {encoder_size}")
         if degree_input and not encoder_size:
-            raise ValueError("degree_input needs an encoder: give encoder_size")
+            raise ValueError("degree_input needs an encoder: set encoder_size, or it to false")
         self.weighted = weighted
         self.dropout = FeatureDropout(dropout)
         self.encoder = (

@@ -99,7 +99,7 @@ class GCN(nn.Module):
                 f"{hidden_size}, {num_layers} and {encoder_size}"
             )
         if degree_input and not encoder_size:
-            raise ValueError("degree_input needs an encoder: give encoder_size")
+            raise ValueError("degree_input needs an encoder: set encoder_size, or it to false")
         self.dropout = FeatureDropout(dropout)
         self.encoder = (
             NodeEncoder(in_features, encoder_size, degree_input) if encoder_size else None
