@@ -29,7 +29,7 @@ LIMITS = [
     *("--trainer.check_val_every_n_epoch", "1", "--trainer.val_check_interval", "1.0"),
     *("--test_after_fit", "false"),
 ]
-NEEDS_A_DOWNLOAD = {"GPT2_FOLDER", "--data.root"}
+NEEDS_A_DOWNLOAD = {"GPT2_FOLDER", "BERT_FOLDER", "--data.root"}
 # Arguments of data that make a run short, by option; a page's own value stays.
 FEWER = {"--data.num_samples": "640", "--data.num_test": "200"}
 

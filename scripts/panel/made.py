@@ -50,11 +50,13 @@ def _write_chickenpox(source: Path, folder: Path) -> None:
 
 
 def _write_cora(source: Path, folder: Path) -> None:
-    """Words of each paper with its class in the column ``label``, and which papers are cited."""
+    """Words of each paper with its class in the column ``y``, and which papers are cited."""
     from torch_geometric.io import read_planetoid_data
 
     graph = read_planetoid_data(str(source), "cora")
     frame = pd.DataFrame(graph.x.long().numpy()).add_prefix("word_")
-    frame.assign(label=graph.y.numpy()).to_csv(folder / "cora.csv", index=False)
+    frame.assign(y=graph.y.numpy()).rename_axis("paper").reset_index().to_csv(
+        folder / "cora.csv", index=False
+    )
     edges = pd.DataFrame(graph.edge_index.T.numpy(), columns=["source", "target"])
     edges.to_csv(folder / "cora_edges.csv", index=False)
