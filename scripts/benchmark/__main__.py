@@ -19,8 +19,15 @@ _HEAD = """\
 # Benchmark
 
 Made by `python -m scripts.benchmark --write` on {machine}, {threads} torch thread(s), commit
-{commit}. Both ways of a row alternate in one process; the ratio is that of the medians, the range
-that of single pairs. A ratio above 1 means that this project is faster.
+{commit}, load average {load} at the start. Both ways of a row alternate in one process; the ratio
+is that of the medians, the range that of single pairs. A ratio above 1 means that this project is
+faster.
+
+The rows beside `import torch` say where the time of a command goes: Lightning and torchmetrics, the
+classes of this project with what of those they need (less than Lightning alone, see
+`lit_models/training/startup.py`), reading the options, and then the whole command with data,
+checkpoint and the known optimum. The rows beside a bare LightningModule say how much of a tiny
+step is Lightning's own loop.
 
 | case | other / ours | range | ours / other | ours |
 |---|---:|---:|---:|---:|
@@ -68,7 +75,8 @@ def main(args: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}"
     commit = (git_commit() or "unknown")[:10]
-    head = _HEAD.format(machine=machine, threads=options.threads, commit=commit)
+    load = f"{os.getloadavg()[0]:.1f}"
+    head = _HEAD.format(machine=machine, threads=options.threads, commit=commit, load=load)
     print(head, end="", flush=True)
     measured = []
     for row in rows(options.only):

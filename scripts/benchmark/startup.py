@@ -22,6 +22,19 @@ optimizer.step()
 """
 
 
+# What a command does before it fits, one after the other; each row holds those above it.
+_COMMAND = """
+from lit_models.training.startup import light_lightning
+with light_lightning():
+    from lit_models.command.run import run
+"""
+_STAGES = {
+    "import lightning.pytorch": ("-c", "import lightning.pytorch"),
+    "import of the command": ("-c", _COMMAND),
+    "fit --print_config": ("-m", "lit_models", "fit", "--config", "lstm", "--print_config"),
+}
+
+
 def _run(*args: str) -> None:
     subprocess.run([sys.executable, *args], check=True, capture_output=True)
 
@@ -29,6 +42,11 @@ def _run(*args: str) -> None:
 def _command(name: str) -> Ratio:
     """Against an interpreter that does nothing."""
     return compare(lambda: _run("-m", "lit_models", name), lambda: _run("-c", "pass"), num_pairs=5)
+
+
+def _against_torch(*args: str) -> Ratio:
+    """Against loading torch alone."""
+    return compare(lambda: _run(*args), lambda: _run("-c", "import torch"), num_pairs=3)
 
 
 def _first_step_seconds() -> float:
@@ -53,7 +71,7 @@ def _on_a_checkpoint(name: str, *options: str) -> Ratio:
         short = ["--trainer.max_steps", "1", "--test_after_fit", "false", "--run_id", "run"]
         _run("-m", "lit_models", "fit", *common, *short)
         command = ["-m", "lit_models", name, *common, "--ckpt_path", "last", *options]
-        return compare(lambda: _run(*command), lambda: _run("-c", "import torch"), num_pairs=3)
+        return _against_torch(*command)
 
 
 def _plain_seconds() -> float:
@@ -68,6 +86,7 @@ CASES: dict[str, Callable[[], Ratio]] = {
     "first step of lstm / plain script": lambda: compare_seconds(
         _first_step_seconds, _plain_seconds, num_pairs=3
     ),
+    **{f"{name} / import torch": partial(_against_torch, *args) for name, args in _STAGES.items()},
     **{
         f"lit-models {name}, one batch / import torch": partial(
             _on_a_checkpoint, name, f"--trainer.limit_{kind}_batches", "1"
