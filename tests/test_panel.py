@@ -10,7 +10,10 @@ from scripts.panel.__main__ import main
 from scripts.panel.entries import ENTRIES, Entry
 from scripts.panel.fits import Place, add_up, fit
 from scripts.panel.made import write_made
-from scripts.panel.page import render
+from scripts.panel.page import readme_rows, render
+from scripts.results.readme import mark
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 ARGS = ("--config", "table", "--data.path", "{data}/a.csv", "--data.target", "y")
 NUMBERS = Entry("numbers", "a.csv", "nobody", ARGS, "test/mse")
@@ -118,3 +121,21 @@ def test_only_one_file_leaves_the_others_on_the_page(tmp_path, monkeypatch):
     assert page.read_text() == whole
     for name in ("`numbers`", "`other`"):
         assert name in whole
+
+
+def test_the_readmes_show_rows_of_the_page():
+    page = [line.split(" | ") for line in (DOCS / "panel.md").read_text().splitlines()]
+    known = {cells[0].strip("| `"): cells[2:6] for cells in page if len(cells) == 8}
+    for readme in DOCS.parent.glob("README*.md"):
+        rows = readme.read_text(encoding="utf-8").partition(mark("panel"))[2]
+        rows = rows.partition("<!-- /panel -->")[0].splitlines()[2:]
+        assert len(rows) == 6
+        for name, _, *cells in (row.strip("| ").split(" | ") for row in rows):
+            assert cells == known[name.strip("`")]
+
+
+def test_six_files_go_into_the_readme():
+    entry = next(entry for entry in ENTRIES if entry.name == "m4_hourly_60")
+    rows = readme_rows([(entry, [record("test/smape", 1.0, ridge=2.0)])])
+    command = "`fit --config lstm --config real_series ...`"
+    assert rows == [f"| `m4_hourly_60` | {command} | smape | 1 | 2 ridge | 0.500 |"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from scripts.bars import TRIALS
 from scripts.results.page import fit_figures, published_figures, render_page, shrink, site_page
-from scripts.results.readme import fill
+from scripts.results.readme import experiment_rows, fill
 from scripts.results.summary import Outcome, summarize
 from scripts.results.text import render_markdown
 
@@ -152,10 +152,10 @@ def test_the_committed_pages_are_what_the_script_writes():
     assert len(site_page(DOCS)) <= 6_000_000
     for readme in DOCS.parent.glob("README*.md"):
         text = readme.read_text(encoding="utf-8")
-        assert fill(text, summaries) == text
-        assert "| `lstm` | mse |" in text
+        assert fill(text, "results", experiment_rows(summaries)) == text
+        assert "| `fit --config lstm` | mse |" in text
 
 
 def test_a_readme_without_its_table():
     with pytest.raises(ValueError, match="no table between <!-- results -->"):
-        fill("# Title\n", [])
+        fill("# Title\n", "results", [])

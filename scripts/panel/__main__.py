@@ -10,12 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.panel.entries import ENTRIES
-from scripts.panel.fits import Place, finished, fit
+from scripts.panel.entries import ENTRIES, Entry
+from scripts.panel.fits import Place, Record, finished, fit
 from scripts.panel.made import write_made
-from scripts.panel.page import render
+from scripts.panel.page import readme_rows, render
 from scripts.results.fits import write_file
 from scripts.results.processes import Processes
+from scripts.results.readme import fill, mark
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             records[entry.name].append(record)
             told = record["error"] or f"{entry.metric} {record['metrics'][entry.metric]:.5g}"
             print(f"{entry.name} seed {seed}: {told}", flush=True)
-        page = render([(e, records[e.name]) for e in ENTRIES if records[e.name]], place.data)
-        write_file(args.page, page)
+        _write(args.page, [(e, records[e.name]) for e in ENTRIES if records[e.name]], place.data)
     return 0
+
+
+def _write(page: Path, records: Sequence[tuple[Entry, Sequence[Record]]], data: Path) -> None:
+    """The page, and the table of the READMEs beside its folder."""
+    write_file(page, render(records, data))
+    for path in page.resolve().parent.parent.glob("README*.md"):
+        if mark("panel") in (text := path.read_text(encoding="utf-8")):
+            write_file(path, fill(text, "panel", readme_rows(records)))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """``docs/panel.md``: every file with our score, its rivals', and what it cost."""
 
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from scripts.panel.entries import Entry
 from scripts.panel.fits import add_up
 
+_SHOWN = ("titanic", "friedman1", "diamonds", "m4_hourly_60", "cora", "tinyshakespeare")
 _HEAD = """# Real files beside their rivals
 
 Every row is the documented command of its family on a file that somebody else made, with no option
@@ -42,17 +44,36 @@ def render(
             continue
         row = add_up(entry, done)
         ratios.append(row.ratio)
-        score = f"{row.score:.5g}" + (f" ± {row.spread:.2g}" if len(done) > 1 else "")
-        rival = f"{row.rivals[row.best]:.5g} {row.best}"
-        cells = [f"`{entry.name}`", _rows(entry, data), entry.metric.removeprefix("test/"), score]
-        cells += [rival, f"{row.ratio:.3f}", f"{row.cpu_seconds:.0f}", f"{row.memory_mb:.0f}"]
-        table.append(f"| {' | '.join(cells)} |")
+        name, *cells = _cells(entry, done)
+        costs = [f"{row.cpu_seconds:.0f}", f"{row.memory_mb:.0f}"]
+        table.append(f"| {' | '.join([name, _rows(entry, data), *cells, *costs])} |")
         details += _detail(entry, row.rivals, len(done), done[0])
     wins = sum(ratio <= 1 for ratio in ratios)
     count = f"{wins} of {len(ratios)} rows have a ratio of at most 1.\n\n" if ratios else ""
     missed = "\n".join(["", "Without a score:", "", *missing, ""]) if missing else ""
     lines = "\n".join(table)
     return f"{_HEAD}{count}{lines}\n{missed}\n## Commands and rivals\n\n" + "\n".join(details)
+
+
+def readme_rows(records: Sequence[tuple[Entry, Sequence[Mapping[str, Any]]]]) -> list[str]:
+    """Rows for the READMEs: six files, one of each family, with the configs that fit them."""
+    found = {entry.name: (entry, done) for entry, done in records}
+    rows = []
+    for entry, done in (found[name] for name in _SHOWN if name in found):
+        name, *cells = _cells(entry, [record for record in done if not record["error"]])
+        pairs = itertools.pairwise(entry.args)
+        configs = " ".join(f"{flag} {value}" for flag, value in pairs if flag == "--config")
+        rows.append(f"| {' | '.join([name, f'`fit {configs} ...`', *cells])} |")
+    return rows
+
+
+def _cells(entry: Entry, done: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name, metric, score, best rival and ratio, as both tables show them."""
+    row = add_up(entry, done)
+    score = f"{row.score:.5g}" + (f" ± {row.spread:.2g}" if len(done) > 1 else "")
+    rival = f"{row.rivals[row.best]:.5g} {row.best}"
+    metric = entry.metric.removeprefix("test/")
+    return [f"`{entry.name}`", metric, score, rival, f"{row.ratio:.3f}"]
 
 
 def _detail(

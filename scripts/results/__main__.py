@@ -25,7 +25,7 @@ from scripts.bars import TRIALS, Trial
 from scripts.results.fits import Fit, Runner, Session, read_json, stages, write_file
 from scripts.results.page import Figures, published_figures, render_page, run_figures
 from scripts.results.processes import Processes
-from scripts.results.readme import START, fill
+from scripts.results.readme import experiment_rows, fill, mark
 from scripts.results.summary import Outcome, Summary, flaw, summarize
 from scripts.results.text import render_markdown, tally
 
@@ -66,9 +66,9 @@ class Publisher:
             summaries.append(summarize(trial, outcomes, wanted))
         html = render_page(summaries, figures)
         readmes = {
-            path: fill(readme, summaries)
+            path: fill(readme, "results", experiment_rows(summaries))
             for path in self.docs_dir.resolve().parent.glob("README*.md")
-            if START in (readme := path.read_text(encoding="utf-8"))
+            if mark("results") in (readme := path.read_text(encoding="utf-8"))
         }
         text = json.dumps({"trials": summaries}, indent=1, ensure_ascii=False, allow_nan=False)
         write_file(self.docs_dir / "results.json", text + "\n")

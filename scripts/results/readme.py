@@ -1,40 +1,46 @@
-"""The READMEs' table of results: one row for each experiment as packaged."""
+"""The tables of the READMEs, each between two marks: what is known, and what is real."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from scripts.results.summary import Summary
-from scripts.results.text import bar_text, row, score_cells, verdict
+from scripts.results.text import row, score_cells
 
-START, _END = "<!-- results -->\n", "<!-- /results -->"
+_SHOWN = ("lstm", "transformer", "bayesian_mlp", "gcn", "ddpm", "gpt")
 
 
-def fill(text: str, summaries: Sequence[Summary]) -> str:
-    """A README with the rows of its table written anew; its heading stays.
+def mark(name: str) -> str:
+    """What stands before a table of a README."""
+    return f"<!-- {name} -->\n"
+
+
+def fill(text: str, name: str, rows: Iterable[str]) -> str:
+    """A README with the rows of a table written anew; its heading stays.
 
     Args:
-        text: The README, with a table between ``<!-- results -->`` and ``<!-- /results -->``.
-        summaries: What the fits add up to.
+        text: The README, with a table between ``<!-- name -->`` and ``<!-- /name -->``.
+        name: Name of the table.
+        rows: Its rows.
 
     Raises:
         ValueError: If the table or one of its marks is missing.
     """
-    before, start, rest = text.partition(START)
-    table, end, after = rest.partition(_END)
+    before, start, rest = text.partition(mark(name))
+    table, end, after = rest.partition(f"<!-- /{name} -->")
     heading = table.splitlines()[:2]
     if not (start and end and len(heading) == 2):
-        raise ValueError(f"the README has no table between {START.strip()} and {_END}")
-    rows = [_experiment_row(summary) for summary in summaries if _shown(summary)]
+        raise ValueError(f"the README has no table between <!-- {name} --> and <!-- /{name} -->")
     return before + start + "\n".join([*heading, *rows]) + "\n" + end + after
 
 
-def _shown(summary: Summary) -> bool:
-    return bool(summary["num_runs"]) and summary["name"] == summary["experiment"]
+def experiment_rows(summaries: Sequence[Summary]) -> list[str]:
+    """Rows of six experiments, one of each family, beside their optimum."""
+    found = {summary["name"]: summary for summary in summaries if summary["num_runs"]}
+    return [_experiment_row(found[name]) for name in _SHOWN if name in found]
 
 
 def _experiment_row(summary: Summary) -> str:
     score = next(score for score in summary["scores"] if score["head"])
     cells = score_cells(score)
-    bars = ", ".join(f"{verdict(bar)} {bar_text(bar)}" for bar in score["bars"])
-    numbers = (cells["score"], cells["optimum"], cells["baseline"])
     metric = score["metric"].removeprefix("test/")
-    return row((f"`{summary['name']}`", metric, *numbers, bars))
+    command = f"`fit --config {summary['name']}`"
+    return row((command, metric, cells["score"], cells["optimum"], cells["baseline"]))
