@@ -3,6 +3,7 @@
 import csv
 import importlib.metadata
 import platform
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class RunConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             send_config(logger, content, self._text)
 
-    @property
+    @cached_property
     def _text(self) -> str:
         # Another fit from this file is a run of its own: it neither continues nor is called so.
         config = self.config.clone()
