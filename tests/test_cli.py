@@ -1,7 +1,6 @@
 """The command: layers of configuration, run folders, checkpoints by name, mistakes in one line."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from forked import run
 
 from callbacks.run.predictions import OrderedPredictions, quote_formulas
 from lit_models.__main__ import main
@@ -133,8 +133,8 @@ def test_the_configuration_of_a_continued_run_starts_a_run_of_its_own(fitted, ca
     assert (fitted / "results.json").read_bytes() == before
     runs = [path for path in (fitted.parent).iterdir() if path != fitted]
     assert len(runs) == 2
-    for run in runs:
-        results = json.loads((run / "results.json").read_text())
+    for folder in runs:
+        results = json.loads((folder / "results.json").read_text())
         assert (results["seed"], results["optimizer_steps"]) == (3, 30)
     assert main(["test", "--config", "old.yaml", "--ckpt_path", "best"]) == 0
 
@@ -146,14 +146,10 @@ def test_a_schedule_that_waits_for_a_metric_has_a_short_name(in_tmp):
     assert schedule.monitor == "val/loss"
 
 
-def test_a_profiler_that_is_asked_for_prints(in_tmp):
-    command = [sys.executable, "-m", "lit_models", "fit", "--config", CONFIG]
-    command += ["--trainer.profiler", "simple", "--trainer.max_epochs", "1"]
-    tests = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True, timeout=120
-    )
+def test_a_profiler_that_is_asked_for_prints(tmp_path):
+    options = ["--trainer.profiler", "simple", "--trainer.max_epochs", "1"]
+    done = run(tmp_path, "fit", "--config", CONFIG, *options)
+    assert done.returncode == 0
     assert "run_training_epoch" in done.stderr + done.stdout
 
 

@@ -32,6 +32,7 @@ LIMITS = [
 NEEDS_A_DOWNLOAD = {"GPT2_FOLDER", "BERT_FOLDER", "--data.root"}
 # Arguments of data that make a run short, by option; a page's own value stays.
 FEWER = {"--data.num_samples": "640", "--data.num_test": "200"}
+FEWER_STEPS = ["--model.num_steps", "60"]  # of a diffusion, which a sampler takes one by one
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -149,6 +150,8 @@ def run(words: list[str], folder: Path) -> None:
     elif words[0] == "fit" and "--print_config" not in words:
         fewer = [word for key, value in FEWER.items() if key not in words for word in (key, value)]
         own_data = "--data" in words or "--data.path" in words
+        if any(word.startswith("ddpm") for word in words):
+            words = [*words, *FEWER_STEPS]
         assert main([*words, *([] if own_data else known(words, fewer)), *LIMITS]) == 0, line
     else:
         assert main(words) == 0, line
