@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One thread per test worker: two workers with two threads each fight over two cores.
+# One thread per test worker, and a third worker for two cores, since some wait for a server.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg WANDB_MODE=disabled
 
 # An experiment of each family.
@@ -14,7 +14,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/lit-models fit --config lstm
 
 test: $(VENV)/.develop
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -q $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 3 --dist worksteal -q $(ARGS)
 
 # The lowest versions that pyproject.toml allows, in an environment of their own; what pip is to
 # choose itself: make lowest LEAVE=torch.
