@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One thread per test worker, and a third worker for two cores, since some wait for a server.
+# One thread per test worker, or they fight over the cores; three workers, since some tests wait.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg WANDB_MODE=disabled
 
 # An experiment of each family.
