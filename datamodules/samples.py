@@ -137,6 +137,7 @@ class SampleDataModule(LitDataModule[SampleBatch]):
         for block in numbers():
             count += len(block)
             mean += len(block) / count * (block.mean(0) - mean)
+        del block  # before the next one is made
         for block in numbers():
             square += block.sub_(mean).square_().sum(0) / count
         std = square.sqrt()

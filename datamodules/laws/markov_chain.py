@@ -13,6 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from datamodules.laws.draws import blocks
+
 
 class MarkovChain:
     """A chain with random transition probabilities.
@@ -90,11 +92,16 @@ class MarkovChain:
 
     def sample(self, num_sequences: int, length: int, generator: torch.Generator) -> Tensor:
         """Independent stationary sequences, ``(N, T)``."""
-        draws = torch.rand(num_sequences, length, generator=generator, dtype=torch.float64)
-        first = _draw(self.stationary.cumsum(0).expand(num_sequences, -1), draws[:, 0])
+        tokens = torch.empty(num_sequences, length, dtype=torch.long)
+        states = self.stationary.cumsum(0)
         powers = self.vocab_size ** torch.arange(self.order - 1, -1, -1)
-        start = first.unsqueeze(1) // powers % self.vocab_size  # (N, k), oldest first
-        return self.extend(start[:, :length], draws[:, self.order :])
+        for rows in blocks(num_sequences):
+            shape = tokens[rows].shape
+            draws = torch.rand(shape, generator=generator, dtype=torch.float64)
+            first = _draw(states, draws[:, 0])
+            start = first.unsqueeze(1) // powers % self.vocab_size  # (N, k), oldest first
+            tokens[rows] = self.extend(start[:, :length], draws[:, self.order :])
+        return tokens
 
     def extend(self, start: Tensor, draws: Tensor) -> Tensor:
         """Continues sequences.
@@ -190,7 +197,7 @@ class MarkovChain:
 
 
 def _draw(cumulative: Tensor, draws: Tensor) -> Tensor:
-    """Inverts cumulative distributions ``(N, V)`` at uniform numbers ``(N,)``."""
+    """Inverts distributions ``(N, V)``, or one ``(V,)``, at uniform numbers ``(N,)``."""
     points = draws.unsqueeze(1).contiguous()
     index = torch.searchsorted(cumulative.contiguous(), points).squeeze(1)
-    return index.clamp(max=cumulative.shape[1] - 1)  # rounding may leave the last sum below 1
+    return index.clamp(max=cumulative.shape[-1] - 1)  # rounding may leave the last sum below 1

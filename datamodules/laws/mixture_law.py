@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.laws.draws import blocks, passed
+
 _GRID = 4097
 
 
@@ -70,12 +72,21 @@ class MixtureLaw:
         second = self.weights @ (self.means.square() + self.stds.square())
         return (second - self.mean.square()).sqrt()
 
-    def sample(self, num_samples: int, generator: torch.Generator) -> Tensor:
-        """Independent samples, ``(num_samples, D)`` float64."""
-        k = torch.multinomial(self.weights, num_samples, replacement=True, generator=generator)
-        shape = (num_samples, self.num_dimensions)
-        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return self.means[k] + self.stds[k] * noise
+    def sample(
+        self, num_samples: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        """Independent samples, ``(num_samples, D)``."""
+
+        def components(count: int, generator: torch.Generator) -> Tensor:
+            return torch.multinomial(self.weights, count, replacement=True, generator=generator)
+
+        component_generator = passed(generator, num_samples, components)
+        samples = torch.empty(num_samples, self.num_dimensions, dtype=dtype)
+        for rows in blocks(num_samples):
+            noise = torch.randn(samples[rows].shape, generator=generator, dtype=torch.float64)
+            k = components(len(noise), component_generator)
+            samples[rows] = self.means[k] + self.stds[k] * noise
+        return samples
 
     def standardized(self, mean: Tensor, std: Tensor) -> "MixtureLaw":
         """Law of ``(x - mean) / std``."""

@@ -76,11 +76,11 @@ class GaussianMixtureDataModule(SampleDataModule):
             return self.blank_rows()
         generator = self.generator(split)
         count = {"train": self.num_samples, "val": self.num_test // 10}.get(split, self.num_test)
+        dtype = torch.get_default_dtype()
         if split == "train" or self.sample_shape != (1,):
-            x0 = self.law.sample(count, generator)
-        else:
-            x0 = self.law.quantiles(count)[torch.randperm(count, generator=generator), None]
-        return SampleBatch(x0.to(torch.get_default_dtype()))
+            return SampleBatch(self.law.sample(count, generator, dtype))
+        x0 = self.law.quantiles(count)[torch.randperm(count, generator=generator), None]
+        return SampleBatch(x0.to(dtype))
 
     @cached_property
     def optimum(self) -> dict[str, Reference]:

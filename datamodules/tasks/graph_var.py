@@ -24,6 +24,7 @@ from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import GraphSeriesBatch
 from datamodules.errors import InputError, at_least
 from datamodules.graph_base import rows_per_node
+from datamodules.laws.draws import blocks, passed
 
 _NODE_ONLY_LAGS = 12
 
@@ -145,24 +146,29 @@ class GraphVARDataModule(LitDataModule[GraphSeriesBatch]):
         shares = {"train": 1, "val": 8}
         train = split == "train"
         count = self.num_samples if train else max(self.num_test // shares.get(split, 2), 1)
-        normal = self._noise(count, generator) / self.noise_std
-        state = normal @ torch.linalg.cholesky(self.covariance).T
-        past = [state]
-        for _ in range(self.window - 1):
-            past.append(past[-1] @ self.transition + self._noise(count, generator))
-        x = torch.stack(past, dim=1)
-        clean, noise = [past[-1]], [torch.zeros_like(state)]
-        for _ in range(self.horizon):
-            clean.append(clean[-1] @ self.transition)
-            noise.append(noise[-1] @ self.transition + self._noise(count, generator))
-        best, error = torch.stack(clean[1:], dim=1), torch.stack(noise[1:], dim=1)
+        steps = range(self.window + self.horizon)
+        noise = [passed(generator, count, self._noise) for _ in steps]
+        root = torch.linalg.cholesky(self.covariance).T
+        x = torch.empty(count, self.window, self.num_nodes, 1)
+        best, error = torch.empty(2, count, self.horizon, self.num_nodes, dtype=torch.float64)
+        for rows in blocks(count):
+            size = len(x[rows])
+            state = (self._noise(size, noise[0]) / self.noise_std) @ root
+            x[rows, 0, :, 0] = state
+            for step in steps[1 : self.window]:
+                state = state @ self.transition + self._noise(size, noise[step])
+                x[rows, step, :, 0] = state
+            unseen = torch.zeros_like(state)
+            for step in range(self.horizon):
+                state = state @ self.transition
+                unseen = unseen @ self.transition + self._noise(size, noise[self.window + step])
+                best[rows, step], error[rows, step] = state, unseen
         if train:
             y = best + error
         else:
             error *= (self.floors.bayes / error.square().mean((0, 2))).sqrt().view(1, -1, 1)
-            x, y = x.repeat(2, 1, 1), torch.cat([best + error, best - error])
-        dtype = torch.get_default_dtype()
-        return GraphSeriesBatch(x.unsqueeze(-1).to(dtype), y.to(dtype), self.edge_index, None)
+            x, y = x.repeat(2, 1, 1, 1), torch.cat([best + error, best - error])
+        return GraphSeriesBatch(x, y.to(x.dtype), self.edge_index, None)
 
     @cached_property
     def floors(self) -> Floors:

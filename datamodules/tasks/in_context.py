@@ -26,6 +26,7 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import ExamplesBatch, TokenBatch
 from datamodules.errors import InputError, at_least
+from datamodules.laws.draws import blocks, passed
 from datamodules.loading.masking import IGNORE
 
 _GROUPS = ("prompt", "zero_shot", "few_shot")
@@ -117,10 +118,11 @@ class InContextDataModule(LitDataModule[TokenBatch | ExamplesBatch]):
         x = torch.randint(n, (count, k), generator=generator)
         shift = torch.randint(n, (count,), generator=generator)
         prompted = torch.arange(count) % 2 == 0
-        prompt = torch.where(prompted, n + shift, 2 * n)
-        answers = (x + shift.unsqueeze(1)) % n
-        pairs = torch.stack([x, answers], dim=2).flatten(1)
-        tokens = torch.cat([prompt.unsqueeze(1), pairs[:, :-1]], dim=1)
+        tokens = torch.empty(count, 2 * k, dtype=torch.long)
+        tokens[:, 0] = torch.where(prompted, n + shift, 2 * n)
+        tokens[:, 1::2] = x
+        answers = x.add_(shift.unsqueeze(1)).remainder_(n)  # in place: there are many rows
+        tokens[:, 2::2] = answers[:, :-1]
         labels = torch.full_like(tokens, IGNORE)
         labels[:, 1::2] = answers
         group = torch.full_like(tokens, -1)
@@ -130,13 +132,19 @@ class InContextDataModule(LitDataModule[TokenBatch | ExamplesBatch]):
         return TokenBatch(tokens, labels, group=group)
 
     def _regression(self, count: int, generator: torch.Generator) -> ExamplesBatch:
-        shape = (count, self.num_examples)
-        x = torch.randn(*shape, self.in_features, generator=generator, dtype=torch.float64)
+        def inputs(count: int, generator: torch.Generator) -> Tensor:
+            shape = (count, self.num_examples, self.in_features)
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+        input_generator = passed(generator, count, inputs)
         w = torch.randn(count, self.in_features, 1, generator=generator, dtype=torch.float64)
-        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-        y = (x @ w).squeeze(-1) + self.noise_std * noise
-        dtype = torch.get_default_dtype()
-        return ExamplesBatch(x.to(dtype), y.to(dtype))
+        y = torch.empty(count, self.num_examples)
+        x = torch.empty(*y.shape, self.in_features)
+        for rows in blocks(count):
+            noise = torch.randn(y[rows].shape, generator=generator, dtype=torch.float64)
+            drawn = inputs(len(noise), input_generator)
+            x[rows], y[rows] = drawn, (drawn @ w[rows]).squeeze(-1) + self.noise_std * noise
+        return ExamplesBatch(x, y)
 
     @cached_property
     def floors(self) -> Tensor:

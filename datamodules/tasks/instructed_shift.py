@@ -21,6 +21,7 @@ instructions without any is the way from GPT-1 to GPT-3: Radford et al. (2018); 
 Shape letters: B rows, K examples in a row, T tokens, n symbols and shifts.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -175,26 +176,34 @@ class InstructedShiftDataModule(LitDataModule[TokenBatch]):
         """Rows padded on the right; every second test row has an instruction that is new."""
         generator = self.generator(f"{split} instructions")
         shift = torch.randint(self.num_shifts, (count,), generator=generator)
-        place = torch.randint(len(_WORDINGS) - 1, (count,), generator=generator)
+        wording = torch.randint(len(_WORDINGS) - 1, (count,), generator=generator)
         held_out = -shift % len(_WORDINGS)
-        wording = (held_out + 1 + place) % len(_WORDINGS)
+        wording.add_(held_out + 1).remainder_(len(_WORDINGS))
         if split == "test":
             wording = torch.where(torch.arange(count) % 2 == 1, held_out, wording)
         x = torch.randint(self.num_shifts, (count,), generator=generator)
         y = self._answers(x, shift, generator)
-        tokens = torch.full((count, 8), self.end_token)
+        prompts, lengths = self._prompts()
+        tokens = prompts[wording, shift, x]
+        rows, end = torch.arange(count), lengths[wording]
+        tokens[rows, end] = y
         labels = torch.full_like(tokens, IGNORE)
-        mask = torch.zeros_like(tokens, dtype=torch.bool)
-        for row, parts in enumerate(zip(wording.tolist(), shift.tolist(), x.tolist(), strict=True)):
-            prompt = self._prompt(*parts)
-            end = len(prompt)
-            tokens[row, : end + 1] = torch.tensor([*prompt, int(y[row])])
-            labels[row, end - 1 : end + 1] = torch.tensor([int(y[row]), self.end_token])
-            mask[row, : end + 1] = True
+        labels[rows, end - 1], labels[rows, end] = y, self.end_token
         group = torch.full_like(tokens, -1)
-        answers = mask.sum(1) - 2
-        group[torch.arange(count), answers] = self.is_new(wording, shift).long()
+        group[rows, end - 1] = self.is_new(wording, shift).long()
+        mask = torch.arange(tokens.shape[1]) <= end.unsqueeze(1)
         return TokenBatch(tokens, labels, mask=mask, group=group)
+
+    def _prompts(self) -> tuple[Tensor, Tensor]:
+        """Instructions by wording, shift and symbol, padded with ends, and a wording's length."""
+        numbers = range(self.num_shifts)
+        every = itertools.product(range(len(_WORDINGS)), numbers, numbers)
+        prompts = [torch.tensor(self._prompt(*parts)) for parts in every]
+        lengths = torch.tensor([len(line.split()) + 1 for line in _WORDINGS])
+        table = torch.full((len(prompts), 8), self.end_token)
+        for row, prompt in zip(table, prompts, strict=True):
+            row[: len(prompt)] = prompt
+        return table.view(-1, self.num_shifts, self.num_shifts, 8), lengths
 
     def _prompt(self, wording: int, shift: int, x: int) -> list[int]:
         """Tokens of an instruction, up to the answer."""

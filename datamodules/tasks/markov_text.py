@@ -114,8 +114,8 @@ class MarkovTextDataModule(LitDataModule[TokenBatch]):
         length = self.seq_len + (self.objective == "causal")
         tokens = self.chain.sample(counts[split], length, generator)
         if self.objective == "causal":
-            return TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
-        batch = TokenBatch(tokens, torch.full_like(tokens, IGNORE))
+            return TokenBatch(tokens[:, :-1], tokens[:, 1:])
+        batch = TokenBatch(tokens, torch.tensor(IGNORE).expand_as(tokens))
         return batch if split == "train" else hide(batch, self.corruption, generator)
 
     def train_dataloader(self) -> Any:

@@ -130,8 +130,8 @@ class SequenceTaskDataModule(LitDataModule[SequencePairBatch]):
             tgt_mask = torch.ones_like(tgt, dtype=torch.bool)
         else:
             tgt, tgt_mask = self._rewrite(src, src_mask, split), src_mask
-        src = torch.where(src_mask, src + _NUM_SPECIAL, PAD)
-        tgt = torch.where(tgt_mask, tgt + _NUM_SPECIAL, PAD)
+        for symbols, mask in ((src, src_mask), (tgt, tgt_mask)):
+            symbols.add_(_NUM_SPECIAL).masked_fill_(~mask, PAD)
         tgt = torch.nn.functional.pad(tgt, (1, 1), value=PAD)
         tgt[:, 0] = BOS
         ends = tgt_mask.sum(1, keepdim=True) + 1
@@ -160,7 +160,7 @@ class SequenceTaskDataModule(LitDataModule[SequencePairBatch]):
         lengths = torch.randint(self.min_length, self.length + 1, (count, 1), generator=generator)
         mask = torch.arange(self.length) < lengths
         src = torch.randint(self.vocab_size, size, generator=generator)
-        return src.masked_fill(~mask, 0), mask
+        return src.masked_fill_(~mask, 0), mask
 
     def _sums(self, src: Tensor) -> Tensor:
         """Digits of the sums, the least significant first, ``(rows, length + 1)``."""
@@ -177,7 +177,7 @@ class SequenceTaskDataModule(LitDataModule[SequencePairBatch]):
         if self.task == "sort":
             return src.masked_fill(~mask, self.vocab_size).sort(1).values
         last = mask.sum(1, keepdim=True) - 1
-        tgt = src.gather(1, (last - torch.arange(self.length)).clamp(min=0))
+        tgt = src.gather(1, (last - torch.arange(self.length)).clamp_(min=0))
         if self.task == "reverse":
             return tgt
         permutation = torch.randperm(self.vocab_size, generator=self.generator("permutation"))

@@ -11,7 +11,7 @@ The floor does not rise with h: only the phase is uncertain, and its effect is
 """
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from datamodules.base import LitDataModule, Reference, Split
 from datamodules.batches import SeriesBatch
 from datamodules.errors import InputError, at_least
+from datamodules.laws.draws import blocks, passed
 from datamodules.laws.noise import paired_noise
 
 _CHUNK = 2**17  # windows x grid points at a time, which a cache holds
@@ -124,7 +125,7 @@ class SineDataModule(LitDataModule[SeriesBatch]):
     def _clean(self, frequency: Tensor, phase: Tensor, length: int) -> Tensor:
         """Sines without noise, ``(*, length)``."""
         steps = torch.arange(length, dtype=torch.float64)
-        angles = frequency.unsqueeze(-1) * steps  # in place: there are many windows
+        angles = frequency.unsqueeze(-1) * steps
         return angles.div_(self.period).mul_(2 * math.pi).add_(phase.unsqueeze(-1)).sin_()
 
     def make_split(self, split: Split) -> SeriesBatch:
@@ -135,27 +136,29 @@ class SineDataModule(LitDataModule[SeriesBatch]):
         steps = self.horizon + (self.num_auxiliary if train else 0)
         low, high = self.frequency_range
         draws = torch.rand(2, count, generator=generator, dtype=torch.float64)
+        frequency = low + (high - low) * draws[0]
         phase = 2 * math.pi * self.phase_turns * draws[1]
-        clean = self._clean(low + (high - low) * draws[0], phase, self.window + steps)
-        inputs = torch.randn(count, self.window + steps, generator=generator, dtype=torch.float64)
+        normal = partial(_normal, self.window + steps)
+        input_generator = passed(generator, count, normal)
         if self.covariate_effect:  # the first step's input lies before the window
-            clean += self.covariate_effect * torch.nn.functional.pad(inputs, (1, -1))
             first = torch.randn(count, generator=generator, dtype=torch.float64)
-            clean[:, 0] += self.covariate_effect * first
-        given = [inputs[:, : self.window]][: self.in_features - 1]
-        del inputs
-        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
-        noise.mul_(self.noise_std)
-        clean[:, : self.window] += noise[:, : self.window]
-        x = torch.stack([clean[:, : self.window], *given], dim=-1)
-        y = clean[:, self.window :]
-        if train:
-            y = y + noise[:, self.window :]
-        else:
+        x = torch.empty(count, self.window, self.in_features)
+        y = torch.empty(count, steps, dtype=x.dtype if train else torch.float64)
+        for rows in blocks(count):
+            clean = self._clean(frequency[rows], phase[rows], self.window + steps)
+            if self.covariate_effect:
+                inputs = normal(len(clean), input_generator)
+                clean += self.covariate_effect * torch.nn.functional.pad(inputs, (1, -1))
+                clean[:, 0] += self.covariate_effect * first[rows]
+                x[rows, :, 1] = inputs[:, : self.window]
+            noise = normal(len(clean), generator).mul_(self.noise_std)
+            noisy = self.window + steps if train else self.window
+            clean[:, :noisy] += noise[:, :noisy]
+            x[rows, :, 0], y[rows] = clean[:, : self.window], clean[:, self.window :]
+        if not train:
             x, y = x.repeat(2, 1, 1), y.repeat(2, 1)
-            y = y + paired_noise(count, steps, self.noise_std, generator)
-        dtype = torch.get_default_dtype()
-        return SeriesBatch(x.to(dtype), y.to(dtype))
+            y += paired_noise(count, steps, self.noise_std, generator)
+        return SeriesBatch(x, y.to(x.dtype))
 
     def _grid(self) -> tuple[Tensor, Tensor]:
         """Midpoints of the prior's (frequency, phase), each ``(G,)``."""
@@ -262,6 +265,10 @@ class SineDataModule(LitDataModule[SeriesBatch]):
         linear, persistence = self.floors.linear.mean(), self.floors.persistence.mean()
         how = f"best linear predictor of the series alone; the last value costs {persistence:.4g}"
         return {"test/mse": Reference(linear.item(), how)}
+
+
+def _normal(columns: int, count: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(count, columns, generator=generator, dtype=torch.float64)
 
 
 def _density_scores(weights: Tensor, clean: Tensor, std: float) -> Tensor:

@@ -138,14 +138,17 @@ class TopicDocumentsDataModule(LitDataModule[TokenBatch]):
             for row in frequencies
         ]
 
-    def _documents(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Documents in the numbers of the vocabulary, ``(N, 2 sentence_len)``, and topics."""
+    def _documents(
+        self, count: int, generator: torch.Generator, first: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Documents in the numbers of the vocabulary, from word ``first`` on, and topics."""
         topics = torch.randint(self.num_topics, (count,), generator=generator)
-        words = torch.empty(count, 2 * self.sentence_len, dtype=torch.long)
+        length = 2 * self.sentence_len
+        words = torch.empty(count, length - first, dtype=torch.long)
         for topic, chain in enumerate(self.chains):
             rows = topics == topic
-            words[rows] = chain.sample(int(rows.sum()), words.shape[1], generator)
-        return words + _FIRST_WORD, topics
+            words[rows] = chain.sample(int(rows.sum()), length, generator)[:, first:]
+        return words.add_(_FIRST_WORD), topics
 
     def make_split(self, split: Split) -> Any:
         """Rows of one split; training pairs are joined and hidden afresh in every epoch."""
@@ -159,9 +162,9 @@ class TopicDocumentsDataModule(LitDataModule[TokenBatch]):
             tokens = torch.cat([cls, words, sep], dim=1)
             ignored = torch.full_like(cls, IGNORE)
             return TokenBatch(tokens, torch.cat([words, sep, ignored], dim=1), y=topics)
-        other, _ = self._documents(len(words), generator)
+        other, _ = self._documents(len(words), generator, self.sentence_len)
         first, second = torch.split(words, self.sentence_len, dim=1)
-        pairs = Pairs(first, second, other[:, self.sentence_len :])
+        pairs = Pairs(first, second, other)
         if split == "train":
             return pairs
         return hide(pairs, self.corruption, generator, _join)
