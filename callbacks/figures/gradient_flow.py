@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE_NAME = "gradient_flow.csv"
+_AT_ONCE = 32  # windows whose unrolled graph is held, less than a training step takes
 
 
 class GradientFlow(FigureCallback):
@@ -48,9 +49,12 @@ class GradientFlow(FigureCallback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         count = len(datamodule.split("val")[0])
         rows = torch.arange(min(self.num_windows, count))
-        head = series_windows(datamodule, "val", rows, pl_module.device)
-        norms: Tensor = pl_module.state_gradients(head)
-        return norms.detach().cpu()
+        total = torch.zeros(())
+        for part in torch.split(rows, _AT_ONCE):
+            head = series_windows(datamodule, "val", part, pl_module.device)
+            norms: Tensor = pl_module.state_gradients(head)
+            total = total + len(part) / len(rows) * norms.detach().cpu()
+        return total
 
     def _record(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not takes_part(trainer, pl_module):
