@@ -2,11 +2,15 @@
 
 For each experiment a process of its own, forked from one that has imported everything, fits a step
 of few rows, which loads code and kernels, and then three whole steps. ``peak`` is what the process
-holds at most during them, less what it held before. ``needs`` is weights, gradients, optimizer
-state and what the backward pass keeps, by counting tensors; ``data`` the splits in memory.
+holds at most during them, less what it held before, freed memory given back. ``plain`` is what
+three steps of a plain loop on the same batches take in the same way, with weights and optimizer
+state; ``tensors`` what the allocator has handed out of it at most; ``data`` the splits in memory.
 """
 
 import argparse
+import ctypes
+import gc
+import itertools
 import multiprocessing
 import os
 import tempfile
@@ -22,12 +26,14 @@ class Use(NamedTuple):
 
     Attributes:
         peak: Most that the process held beyond what it held before.
-        needs: Weights, gradients, optimizer state, and what is kept for the backward pass.
+        plain: The same of a plain loop.
+        tensors: Most that the tensors of a step take.
         data: Splits in memory.
     """
 
     peak: float
-    needs: float
+    plain: float
+    tensors: float
     data: float
 
 
@@ -36,33 +42,46 @@ def _status(name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
-def _bytes(value: Any) -> int:
+def _size(*values: Any) -> int:
+    """Bytes of the tensors in nested values, each storage once."""
     import torch
+    from torch.utils._pytree import tree_leaves
 
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, tuple | list):
-        return sum(map(_bytes, value))
-    return 0
+    tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def kept(model: Any, batch: Any) -> int:
-    """Bytes that the backward pass of a batch keeps, weights aside; each storage once."""
-    import torch
+def _step(model: Any, optimizer: Any, batch: Any) -> None:
+    loss = model.step(batch).total
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    found: dict[int, int] = {}
 
-    def note(value: torch.Tensor) -> torch.Tensor:
-        storage = value.untyped_storage()
-        if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage.nbytes()
-        return value
+def _allocated(model: Any, optimizer: Any, batch: Any) -> int:
+    """Most bytes that a step holds of what it allocates."""
+    from torch.profiler import ProfilerActivity, profile
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
-        loss = model.step(batch).total
-    del loss
-    return sum(found.values())
+    optimizer.zero_grad()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        _step(model, optimizer, batch)
+    assert record.profiler is not None
+    events: Any = record.profiler.kineto_results.events()
+    changes = [event for event in events if event.name() == "[memory]"]
+    held = most = 0
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
+def _mark() -> float:
+    """What the process holds; freed memory, which would hide what comes, goes back before."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
 
 
 def measure(name: str) -> Use:
@@ -76,24 +95,28 @@ def measure(name: str) -> Use:
         first = build([*options, "--trainer.max_steps", "1", "--data.batch_size", "4"])
         first.trainer.fit(first.model, first.datamodule)
         del first
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
+        before = _mark()
         cli = build([*options, "--trainer.max_steps", "3"])
         cli.trainer.fit(cli.model, cli.datamodule)
         peak = _status("VmHWM") - before
-        model: Any = cli.model
-        state = [v for s in cli.trainer.optimizers[0].state.values() for v in s.values()]
-        weights = sum(map(_bytes, model.parameters()))
-        trained = sum(_bytes(p) for p in model.parameters() if p.requires_grad)
-        batch = next(iter(cli.datamodule.train_dataloader()))
-        splits = [cli.datamodule.split(split) for split in ("train", "val")]
-        needs = weights + trained + _bytes(state) + kept(model, batch)
-        return Use(peak, needs / _MIB, _bytes(splits) / _MIB)
+        model, data, optimizer = cli.model, cli.datamodule, cli.trainer.optimizers[0]
+        kept = _size(list(model.parameters()), list(optimizer.state.values())) / _MIB
+        optimizer.zero_grad()
+        before = _mark()
+        epochs = itertools.repeat(data.train_dataloader(), 3)
+        for batch in itertools.islice(itertools.chain.from_iterable(epochs), 3):
+            _step(model, optimizer, batch)
+        plain = kept + _status("VmHWM") - before
+        tensors = kept + (_size(batch) + _allocated(model, optimizer, batch)) / _MIB
+        splits = [data.split(split) for split in ("train", "val")]
+        return Use(peak, plain, tensors, _size(splits) / _MIB)
 
 
 def _report(name: str) -> None:
     use = measure(name)
-    print(f"| {name} | {use.peak:.1f} | {use.needs:.1f} | {use.data:.1f} |", flush=True)
+    ratio = use.peak / (use.plain + use.data)
+    parts = [f"`{name}`", *(f"{part:.1f}" for part in use), f"{ratio:.2f}"]
+    print(f"| {' | '.join(parts)} |", flush=True)
     os._exit(0)
 
 
@@ -109,7 +132,8 @@ def main(args: Sequence[str] | None = None) -> None:
     import lit_models.command.cli  # noqa: F401
 
     torch.set_num_threads(1)
-    print("| experiment | peak over import, MiB | a batch needs | data |\n|---|---:|---:|---:|")
+    print("| experiment | peak over import | plain loop | its tensors | data | ratio |")
+    print("|---|---:|---:|---:|---:|---:|")
     fork = multiprocessing.get_context("fork")
     for name in options.only:
         process = fork.Process(target=_report, args=(name,))
