@@ -67,19 +67,26 @@ _PLOTS = "example data of the plotting library seaborn, empty cells and text col
 _UCI = "UCI machine learning repository"
 _HEADERLESS = ("--data.header", "none")
 ENTRIES: tuple[Entry, ...] = (
-    _table("made/breast_cancer.csv", _SHIPPED, "target", "test/accuracy"),
+    _table(
+        *("made/breast_cancer.csv", _SHIPPED, "target", "test/accuracy"),
+        reason="One of 342 test rows; over twenty splits the two are equal (tables.md).",
+    ),
     _table("made/wine.csv", _SHIPPED, "target", "test/accuracy"),
     _table("made/digits.csv", _SHIPPED, "target", "test/accuracy"),
     _table("made/diabetes.csv", _SHIPPED, "target", "test/mse"),
     _table("made/friedman1.csv", f"{_SHIPPED} (`make_friedman1`)", "target", "test/mse"),
     _table("tables/penguins.csv", _PLOTS, "species", "test/accuracy"),
-    _table("tables/titanic.csv", _PLOTS, "survived", "test/accuracy", "--data.drop", "[alive]"),
-    _table("tables/mpg.csv", _PLOTS, "mpg", "test/mse"),
-    _table("tables/diamonds.csv", _PLOTS, "price", "test/mse"),
     _table(
-        *("tables/wine_semicolon.csv", f"{_UCI}, wine quality, `;`", "quality", "test/accuracy"),
-        reason="937 of its rows repeat an earlier one, which trees remember.",
+        *("tables/titanic.csv", _PLOTS, "survived", "test/accuracy", "--data.drop", "[alive]"),
+        reason="Seven of 534 test rows; over twenty splits the ratio is 1.005 (tables.md).",
     ),
+    _table("tables/mpg.csv", _PLOTS, "mpg", "test/mse"),
+    _table(
+        *("tables/diamonds.csv", _PLOTS, "price", "test/mse"),
+        reason="Trees cut where the price jumps: the 18 % of rows near 1, 1.5 and 2 carat make two "
+        "fifths of the difference.",
+    ),
+    _table("tables/wine_semicolon.csv", f"{_UCI}, wine quality, `;`", "quality", "test/accuracy"),
     _table("tables/german.csv", f"{_UCI}, no header", "column_21", "test/accuracy", *_HEADERLESS),
     _table(
         *("tables/breast-cancer-wisconsin.csv", f"{_UCI}, no header, `?` for missing", "column_10"),
