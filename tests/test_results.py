@@ -115,7 +115,7 @@ def test_jobs_run_side_by_side(call, tmp_path):
     code, calls = call("--jobs", "3")
     assert (code, len(calls)) == (0, 8)
     assert calls[0] == ("bert_finetune-pretrained", "pretraining")
-    assert "3 fits ran side by side" in published(tmp_path, "md")
+    assert "Up to 3 fits ran side by side" in published(tmp_path, "md")
 
 
 def test_only_and_seeds(call):

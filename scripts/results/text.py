@@ -152,7 +152,10 @@ def row(cells: Iterable[str]) -> str:
 def cost_note(summaries: Sequence[Summary]) -> str:
     """What the seconds are."""
     known = [run["num_jobs"] for s in summaries for run in s["runs"] if run.get("num_jobs")]
-    note = "Seconds of training alone, without start-up and test; means over the seeds."
+    note = (
+        "Seconds of training alone, without start-up and test, on a machine that other work may "
+        "have shared; means over the seeds."
+    )
     if known and max(known) > 1:
-        note += f" {max(known)} fits ran side by side, each on one thread."
+        note += f" Up to {max(known)} fits ran side by side, each on one thread."
     return note
