@@ -1,6 +1,7 @@
 """The results page: in a browser, in size, and that the committed one is what the script writes."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from scripts.bars import TRIALS
 from scripts.results.page import fit_figures, published_figures, render_page, shrink, site_page
 from scripts.results.readme import experiment_rows, fill
-from scripts.results.summary import Outcome, summarize
+from scripts.results.summary import Outcome, Summary, summarize
 from scripts.results.text import render_markdown
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -154,6 +155,22 @@ def test_the_committed_pages_are_what_the_script_writes():
         text = readme.read_text(encoding="utf-8")
         assert fill(text, "results", experiment_rows(summaries)) == text
         assert "| `fit --config lstm` | mse |" in text
+        assert _demo(text) == _first_fit(summaries, "lstm")
+
+
+def _demo(readme: str) -> list[str]:
+    """Score, optimum, excess and baseline of the fit that a README shows."""
+    found = re.search(r"^test/mse +(.*)$", readme, re.M)
+    assert found is not None
+    return found[1].split()
+
+
+def _first_fit(summaries: list[Summary], name: str) -> list[str]:
+    run = next(s for s in summaries if s["name"] == name)["runs"][0]
+    score, optimum, baseline = (
+        run[kind]["test/mse"] for kind in ("metrics", "optimum", "baseline")
+    )
+    return [f"{score:.5g}", f"{optimum:.5g}", f"{score - optimum:+.4g}", f"{baseline:.5g}"]
 
 
 def test_a_readme_without_its_table():
