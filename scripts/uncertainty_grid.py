@@ -130,7 +130,7 @@ def draw(records: Sequence[Record]) -> "Figure":
 
     reference = means(records, REFERENCE, "nll")
     noises, sizes = (sorted({cell[axis] for cell in reference}) for axis in (0, 1))
-    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    figure = Figure(figsize=(13.5, 3.4), layout="constrained")
     panels = figure.subplots(1, len(EXPERIMENTS), sharey=True)
     for axes, method in zip(panels, EXPERIMENTS, strict=True):
         excess = torch.full((len(noises), len(sizes)), torch.nan)
