@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # One thread per test worker, or they fight over the cores; three workers, since some tests wait.
-TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg WANDB_MODE=disabled
+# Compiled modules are kept also where the environment says not to: each worker and process of a
+# test would compile them again.
+TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg WANDB_MODE=disabled PYTHONDONTWRITEBYTECODE=
 
 # An experiment of each family.
 QUICK := binary_classification lstm seq2seq mc_dropout gcn ddpm gpt

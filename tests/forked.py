@@ -23,7 +23,9 @@ from lit_models.command.run_folder import RUN_DIR_VARIABLE
 
 ROOT = Path(__file__).parent
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["lit_models.command.run", "pandas", "matplotlib.pyplot"])
+_SERVER.set_forkserver_preload(
+    ["lit_models.command.run", "attrs", "pandas", "matplotlib.backends.backend_agg"]
+)
 TWO = ("--config", "ddp", "--trainer.devices", "2")
 
 

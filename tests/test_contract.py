@@ -1,5 +1,6 @@
 """The rules every packaged experiment obeys; a new YAML in configs/ is tested by being there."""
 
+import copy
 import inspect
 import json
 import math
@@ -52,6 +53,14 @@ def built(request):
     return request.param, cli.model, cli.datamodule, batch
 
 
+@pytest.fixture(scope="module")
+def again(built):
+    """The same once more: model and training batch."""
+    cli = build(["--config", built[0], *small(built[0]), "--wandb.mode", "disabled"])
+    cli.datamodule.setup("fit")
+    return cli.model.train(), next(iter(cli.datamodule.train_dataloader()))
+
+
 def loss_of(model, batch):
     torch.manual_seed(0)
     return model.step(batch).total
@@ -84,11 +93,8 @@ def test_every_parameter_gets_a_gradient(built):
     assert not idle
 
 
-def test_one_batch_can_be_overfitted(built):
-    name, _, _, _ = built
-    cli = build(["--config", name, *small(name), "--wandb.mode", "disabled"])
-    cli.datamodule.setup("fit")
-    model, batch = cli.model.train(), next(iter(cli.datamodule.train_dataloader()))
+def test_one_batch_can_be_overfitted(built, again):
+    model, batch = copy.deepcopy(again[0]), again[1]
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     first = best = loss_of(model, batch).item()
     for _ in range(200):
@@ -99,7 +105,7 @@ def test_one_batch_can_be_overfitted(built):
         best = min(best, loss.item())
         if best < first - 0.5 * abs(first):
             return
-    pytest.fail(f"{name}: one batch went from {first:.4f} to {best:.4f} in 200 steps")
+    pytest.fail(f"{built[0]}: one batch went from {first:.4f} to {best:.4f} in 200 steps")
 
 
 def test_an_output_depends_on_its_own_sample_alone(built):
@@ -132,12 +138,8 @@ def test_a_classifier_says_class_probability_and_truth(built):
     assert torch.equal(columns["class"], columns["probability"].argmax(1))
 
 
-def test_the_same_seed_gives_the_same_loss(built):
-    name, _, _, _ = built
-    again = build(["--config", name, *small(name), "--wandb.mode", "disabled"])
-    again.datamodule.setup("fit")
-    batch = next(iter(again.datamodule.train_dataloader()))
-    assert loss_of(again.model.train(), batch).item() == FIRST_LOSSES[name]
+def test_the_same_seed_gives_the_same_loss(built, again):
+    assert loss_of(*again).item() == FIRST_LOSSES[built[0]]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -24,6 +24,7 @@ _WINDOWS = ["--trainer.accumulate_grad_batches=3", "--trainer.gradient_clip_val=
 # In the second epoch, which has one more step.
 _STOP = ["--trainer.max_steps=3", "--test_after_fit=false"]
 _GO_ON = ["--trainer.max_steps=-1", "--test_after_fit=true", "--ckpt_path"]
+_TEXT = ["--trainer.callbacks.num_tokens=20"]  # of a sample: each token gathers the weights
 _PARTS = ["--trainer.strategy.save_distributed_checkpoint=true"]
 
 
@@ -48,15 +49,15 @@ def predictions(folder: Path) -> Path:
 def runs(tmp_path_factory):
     """Folder of the runs: one process and two, whole and in two parts that change their number."""
     folder = tmp_path_factory.mktemp("runs")
-    for name in ("gpt", "bert"):
-        assert main(line(folder, "one", *_WINDOWS, name=name)) == 0
-    assert main(line(folder, "one-two", *_WINDOWS, *_STOP)) == 0
-    for name in ("gpt", "bert"):
-        sharded(folder, line(folder, "two", *_WINDOWS, name=name))
-    sharded(folder, line(folder, "two-one", *_WINDOWS, *_STOP))
-    sharded(folder, line(folder, "one-two", *_WINDOWS, *_GO_ON, last(folder, "one-two")))
-    sharded(folder, line(folder, "parts", *_WINDOWS, *_STOP), *_PARTS)
-    sharded(folder, line(folder, "parts", *_WINDOWS, *_GO_ON, last(folder, "parts")), *_PARTS)
+    gpt = [*_WINDOWS, *_TEXT]
+    for name, options in (("gpt", gpt), ("bert", _WINDOWS)):
+        assert main(line(folder, "one", *options, name=name)) == 0
+        sharded(folder, line(folder, "two", *options, name=name))
+    assert main(line(folder, "one-two", *gpt, *_STOP)) == 0
+    sharded(folder, line(folder, "two-one", *gpt, *_STOP))
+    sharded(folder, line(folder, "one-two", *gpt, *_GO_ON, last(folder, "one-two")))
+    sharded(folder, line(folder, "parts", *gpt, *_STOP), *_PARTS)
+    sharded(folder, line(folder, "parts", *gpt, *_GO_ON, last(folder, "parts")), *_PARTS)
     average = {"class_path": "callbacks.EMA", "init_args": {"decay": 0.5}}
     (folder / "ema.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [average]}}))
     ema = ["--config", str(folder / "ema.yaml"), *_WINDOWS]
@@ -67,7 +68,7 @@ def runs(tmp_path_factory):
     go_on = [*_GO_ON, last(folder, "ema-parts")]
     sharded(folder, line(folder, "ema-parts", *ema, *go_on), "".join(whole))
     for precision in ("bf16-mixed", "bf16-true"):
-        options = [f"--trainer.precision={precision}", "--trainer.plugins=null"]
+        options = [f"--trainer.precision={precision}", "--trainer.plugins=null", *_TEXT]
         sharded(folder, line(folder, precision, *options))
     tiny = ["--config", str(ROOT / "tiny.yaml"), "--runs_dir", str(folder)]
     assert main(["fit", *tiny, "--run_id", "run"]) == 0
@@ -76,7 +77,7 @@ def runs(tmp_path_factory):
     predictions(folder).rename(folder / "one.csv")
     sharded(folder, predict)
     resumed = [*_GO_ON, last(folder, "two-one")]
-    assert main(line(folder, "two-one", *_WINDOWS, *resumed)) == 0
+    assert main(line(folder, "two-one", *gpt, *resumed)) == 0
     return folder
 
 

@@ -13,7 +13,6 @@ import lightning as L
 import torch
 
 from callbacks.run.throughput import rates_of
-from callbacks.run.tracking import versions
 from datamodules.files.whole_file import whole_file
 
 Results = dict[str, Any]
@@ -41,6 +40,7 @@ class RunReport(L.Callback):
         seed: Seed of the run.
         command: Command line of the run.
         git_commit: Commit of the source tree.
+        versions: Versions of the packages, by name.
 
     Attributes:
         results: What ``results.json`` holds; empty before the test.
@@ -54,9 +54,11 @@ class RunReport(L.Callback):
         seed: int | None = None,
         command: str = "",
         git_commit: str | None = None,
+        versions: Mapping[str, str] | None = None,
     ) -> None:
         self.experiment, self.test_metrics = experiment, list(test_metrics)
         self.seed, self.command, self.git_commit = seed, command, git_commit
+        self.versions = dict(versions or {})
         self.train_seconds = 0.0
         self.results: Results = {}
         self._references: dict[str, Mapping[str, Any]] = {}
@@ -137,7 +139,7 @@ class RunReport(L.Callback):
             **rates_of(trainer),
             "peak_memory_mb": round(peak_memory_mb(pl_module.device), 1),
             "git_commit": self.git_commit,
-            "versions": versions(),
+            "versions": self.versions,
             "command": self.command,
         }
 

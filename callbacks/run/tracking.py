@@ -22,7 +22,7 @@ PACKAGES = ("torch", "lightning", "torchmetrics", "torch-geometric", "scikit-lea
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result."""
     found = {"python": platform.python_version()}
-    for package in ("lit-models", *PACKAGES):
+    for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

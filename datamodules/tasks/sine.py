@@ -1,18 +1,7 @@
-r"""Noisy sine windows with the exact Bayes forecast.
-
-A series is :math:`x_k = \sin(2\pi f k / P + \phi) + \beta u_{k-1} + \sigma \epsilon_k` with period
-P, a frequency f and a phase :math:`\phi` drawn afresh for each window, and, where :math:`\beta` is
-not 0, an observed standard normal input series u. The best forecast of step T + h is the posterior
-mean given the window, an integral over (f, phi) done on a midpoint grid; its expected squared error
-is the posterior variance of the sine plus the variance of what no window tells.
-
-The floor does not rise with h: only the phase is uncertain, and its effect is
-:math:`\cos^2` of the phase at the target.
-"""
+"""Noisy sine windows with the exact Bayes forecast, see :mod:`datamodules.laws.sine_law`."""
 
 import math
 from functools import cached_property, partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,23 +11,8 @@ from datamodules.batches import SeriesBatch
 from datamodules.errors import InputError, at_least
 from datamodules.laws.draws import blocks, passed
 from datamodules.laws.noise import paired_noise
-
-_CHUNK = 2**17  # windows x grid points at a time, which a cache holds
-_LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
-
-
-class Floors(NamedTuple):
-    """Expected squared errors per step ahead, each ``(H,)``.
-
-    Attributes:
-        bayes: Of the posterior mean.
-        linear: Of the best linear predictor from the series' window.
-        persistence: Of the last observed value.
-    """
-
-    bayes: Tensor
-    linear: Tensor
-    persistence: Tensor
+from datamodules.laws.sine_law import DensityFloors, Floors, SineLaw, density_floors, error_floors
+from datamodules.seeds import split_seed
 
 
 class SineDataModule(LitDataModule[SeriesBatch]):
@@ -111,6 +85,9 @@ class SineDataModule(LitDataModule[SeriesBatch]):
         self.window, self.horizon, self.num_auxiliary = window, horizon, num_auxiliary
         self.period, self.frequency_range = period, (low, high)
         self.phase_turns = phase_turns
+        self.law = SineLaw(
+            window, horizon, noise_std, period, (low, high), phase_turns, covariate_effect
+        )
 
     @property
     def in_features(self) -> int:
@@ -121,12 +98,6 @@ class SineDataModule(LitDataModule[SeriesBatch]):
     def num_train(self) -> int:
         """Number of training windows."""
         return self.num_samples
-
-    def _clean(self, frequency: Tensor, phase: Tensor, length: int) -> Tensor:
-        """Sines without noise, ``(*, length)``."""
-        steps = torch.arange(length, dtype=torch.float64)
-        angles = frequency.unsqueeze(-1) * steps
-        return angles.div_(self.period).mul_(2 * math.pi).add_(phase.unsqueeze(-1)).sin_()
 
     def make_split(self, split: Split) -> SeriesBatch:
         """Windows of one split."""
@@ -145,7 +116,7 @@ class SineDataModule(LitDataModule[SeriesBatch]):
         x = torch.empty(count, self.window, self.in_features)
         y = torch.empty(count, steps, dtype=x.dtype if train else torch.float64)
         for rows in blocks(count):
-            clean = self._clean(frequency[rows], phase[rows], self.window + steps)
+            clean = self.law.clean(frequency[rows], phase[rows], self.window + steps)
             if self.covariate_effect:
                 inputs = normal(len(clean), input_generator)
                 clean += self.covariate_effect * torch.nn.functional.pad(inputs, (1, -1))
@@ -160,94 +131,15 @@ class SineDataModule(LitDataModule[SeriesBatch]):
             y += paired_noise(count, steps, self.noise_std, generator)
         return SeriesBatch(x, y.to(x.dtype))
 
-    def _grid(self) -> tuple[Tensor, Tensor]:
-        """Midpoints of the prior's (frequency, phase), each ``(G,)``."""
-        low, high = self.frequency_range
-        num_frequencies, num_phases = (1, 2048) if low == high else (161, 181)
-        frequency = low + (high - low) * (torch.arange(num_frequencies) + 0.5) / num_frequencies
-        phase = 2 * math.pi * self.phase_turns * (torch.arange(num_phases) + 0.5) / num_phases
-        grid = torch.cartesian_prod(frequency.double(), phase.double())
-        return grid[:, 0], grid[:, 1]
-
     @cached_property
     def floors(self) -> Floors:
         """Errors of three predictors per step ahead."""
-        grid = self._clean(*self._grid(), self.window + self.horizon)
-        unseen = torch.full((self.horizon,), self.noise_std**2, dtype=torch.float64)
-        unseen[1:] += self.covariate_effect**2  # the input behind step T + 1 is in the window
-        return Floors(
-            bayes=self._posterior_variance(grid) + unseen,
-            linear=self._linear_error(grid),
-            persistence=self._persistence_error(grid),
-        )
-
-    def _posterior_variance(self, grid: Tensor) -> Tensor:
-        """Expected posterior variance of the sine per step ahead, ``(H,)``."""
-        variance = torch.full((self.window,), self.noise_std**2, dtype=torch.float64)
-        variance[0] += self.covariate_effect**2
-        generator = self.generator("floors")
-        num_windows = 40_000 if len(grid) < 10_000 else 10_000
-        rows = torch.randint(len(grid), (num_windows,), generator=generator)
-        past, future = grid[:, : self.window], grid[:, self.window :]
-        noise = torch.randn(len(rows), self.window, generator=generator, dtype=torch.float64)
-        windows = past[rows] + noise * variance.sqrt()
-        moments = torch.cat([future, future.square()], dim=1)
-        norms = (past.square() / variance).sum(1)
-        total = torch.zeros(self.horizon, dtype=torch.float64)
-        for chunk in torch.split(windows, max(1, _CHUNK // len(grid))):
-            log_likelihood = torch.addmm(-0.5 * norms, chunk / variance, past.T)
-            mean, square = (log_likelihood.softmax(1) @ moments).chunk(2, dim=1)
-            total += (square - mean.square()).sum(0)
-        return total / len(windows)
-
-    def _linear_error(self, grid: Tensor) -> Tensor:
-        """Error of the best linear predictor, from the prior's exact moments, ``(H,)``."""
-        extra = self.noise_std**2 + self.covariate_effect**2
-        centered = grid - grid.mean(0)
-        covariance = centered.T @ centered / len(grid)
-        covariance.diagonal().add_(extra)
-        past, cross = (
-            covariance[: self.window, : self.window],
-            covariance[: self.window, self.window :],
-        )
-        explained: Tensor = (cross * torch.linalg.solve(past, cross)).sum(0)
-        return covariance.diagonal()[self.window :] - explained
-
-    def _persistence_error(self, grid: Tensor) -> Tensor:
-        """Error of the last observed value, ``(H,)``."""
-        extra = self.noise_std**2 + self.covariate_effect**2
-        distance: Tensor = grid[:, self.window :] - grid[:, self.window - 1 : self.window]
-        return distance.square().mean(0) + 2 * extra
+        return error_floors(self.law, split_seed(self.seed, "floors"))
 
     @cached_property
-    def density_floors(self) -> dict[str, float]:
-        r"""Expected scores of the exact posterior predictive density, averaged over the horizon.
-
-        With its distribution function F and its mean m, the continuous ranked probability score of
-        a density that is right is :math:`\int F (1 - F)`, and the pinball loss at its quantile q is
-        :math:`\tau (m - q) + \int_{-\infty}^q F`, averaged over the levels of the quantile heads.
-        Clean values are put on a fine grid first, split between the two nearest points.
-        """
-        frequency, phase = self._grid()
-        grid = self._clean(frequency, phase, self.window + self.horizon)
-        past, future = grid[:, : self.window], grid[:, self.window :]
-        generator = self.generator("density")
-        count = max(4000 // self.horizon, 200)
-        rows = torch.randint(len(grid), (count,), generator=generator)
-        variance = torch.full((self.window,), self.noise_std**2, dtype=torch.float64)
-        variance[0] += self.covariate_effect**2
-        noise = torch.randn(count, self.window, generator=generator, dtype=torch.float64)
-        windows = past[rows] + noise * variance.sqrt()
-        scores = torch.zeros(2, dtype=torch.float64)
-        for chunk in torch.split(windows, 1000):
-            log_likelihood = (chunk / variance) @ past.T - 0.5 * (past.square() / variance).sum(1)
-            weights = log_likelihood.softmax(1)
-            for step in range(self.horizon):
-                extra = self.covariate_effect**2 if step else 0.0
-                std = math.sqrt(self.noise_std**2 + extra)
-                scores += _density_scores(weights, future[:, step], std)
-        pinball, crps = (scores / (count * self.horizon)).tolist()
-        return {"pinball": pinball, "crps": crps}
+    def density_floors(self) -> DensityFloors:
+        """Scores of the exact posterior predictive density, averaged over the horizon."""
+        return density_floors(self.law, split_seed(self.seed, "density"))
 
     @property
     def optimum(self) -> dict[str, Reference]:
@@ -255,7 +147,7 @@ class SineDataModule(LitDataModule[SeriesBatch]):
         value = self.floors.bayes.mean().item()
         found = {"test/mse": Reference(value, "posterior mean of the sine given the window")}
         how = "posterior predictive density given the window"
-        for name, score in self.density_floors.items():
+        for name, score in self.density_floors._asdict().items():
             found[f"test/{name}"] = Reference(score, how)
         return found
 
@@ -269,37 +161,3 @@ class SineDataModule(LitDataModule[SeriesBatch]):
 
 def _normal(columns: int, count: int, generator: torch.Generator) -> Tensor:
     return torch.randn(count, columns, generator=generator, dtype=torch.float64)
-
-
-def _density_scores(weights: Tensor, clean: Tensor, std: float) -> Tensor:
-    """Pinball loss and CRPS of mixtures of normal densities, summed over the rows, ``(2,)``.
-
-    Args:
-        weights: Posterior of the grid's points, ``(W, G)``.
-        clean: Clean value of each, ``(G,)``, in [-1, 1].
-        std: Standard deviation of the noise.
-    """
-    width = min(0.01, std / 10)
-    num_bins = math.ceil(2 / width) + 2
-    place = (clean + 1) / width
-    low = place.long()
-    part = place - low
-    binned = weights.new_zeros(len(weights), num_bins)
-    binned.index_add_(1, low, weights * (1 - part))
-    binned.index_add_(1, low + 1, weights * part)
-    centers = width * torch.arange(num_bins, dtype=torch.float64) - 1
-    values = torch.arange(-1 - 8 * std, 1 + 8 * std, width, dtype=torch.float64)
-    cdf = binned @ torch.special.ndtr((values - centers.unsqueeze(1)) / std)
-    crps = torch.trapezoid(cdf * (1 - cdf), dx=width)
-    below = torch.nn.functional.pad(torch.cumulative_trapezoid(cdf, dx=width), (1, 0))
-    mean = binned @ centers
-    losses = torch.zeros_like(mean)
-    for level in _LEVELS:
-        after = (cdf < level).sum(1).clamp(1, len(values) - 1).unsqueeze(1)
-        ends = [table.gather(1, after + shift)[:, 0] for table in (cdf, below) for shift in (-1, 0)]
-        share = (level - ends[0]) / (ends[1] - ends[0])
-        quantile = values[after[:, 0] - 1] + share * width
-        # The integral of a distribution function that is straight between two points.
-        integral = ends[2] + share * width * (ends[0] + 0.5 * share * (ends[1] - ends[0]))
-        losses += level * (mean - quantile) + integral
-    return torch.stack([(losses / len(_LEVELS)).sum(), crps.sum()])

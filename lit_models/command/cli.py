@@ -31,6 +31,7 @@ from callbacks.run.tracking import RunConfig, versions
 from datamodules.base import LitDataModule, Split
 from datamodules.errors import InputError
 from datamodules.files.tokenization import kept_vocabulary
+from lit_models import __version__
 from lit_models.base import LitModule
 from lit_models.command.arguments import CommandLine, import_named_classes, prepare
 from lit_models.command.checks import (
@@ -284,12 +285,10 @@ class LitCLI(LightningCLI):
             seed=int(config["seed_everything"]),
             command=shlex.join(["lit-models", *self.command_line.given]),
             git_commit=git_commit(),
+            # An editable install's own metadata would say what it was when it was installed.
+            versions={"lit-models": __version__, **versions()},
         )
-        facts = {
-            "git_commit": self.report.git_commit,
-            "versions": versions(),
-            "command": self.report.command,
-        }
+        facts = {name: getattr(self.report, name) for name in ("git_commit", "versions", "command")}
         own.append(RunConfig(self._parser(self.subcommand), config, facts))
         # The last validation comes first at the end of a fit: others look at it, or change weights.
         # The report comes last: it names the figures that other callbacks have drawn.

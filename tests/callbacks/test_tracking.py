@@ -11,6 +11,7 @@ import pytest
 from forked import TWO, command, run
 from wandb_files import config_of, entries, of_type, parse, records
 
+from lit_models import __version__
 from lit_models.__main__ import main
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,7 @@ def test_a_run_holds_everything_and_keeps_its_id(offline):
     assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.01
     assert config["seed_everything"] == 0
     assert set(config) >= {"git_commit", "versions", "command"}
+    assert config["versions"]["lit-models"] == __version__
     names = {name for history in of_type(found, "history") for name in entries(history.item)}
     assert {"train/loss", "val/loss", "val/mse", "test/mse"} <= names
     assert any(name.startswith("figures/loss_curves") for name in names)

@@ -19,8 +19,8 @@ GRU = {"window": 30, "period": 29, "frequency_range": (0.5, 1.5), "phase_turns":
     ],
 )
 def test_known_floors(arguments, floor, tolerance):
-    value = SineDataModule(**arguments).optimum["test/mse"].value
-    assert value == pytest.approx(floor, abs=tolerance)
+    data = SineDataModule(**arguments)
+    assert data.floors.bayes.mean().item() == pytest.approx(floor, abs=tolerance)
 
 
 def test_floor_is_not_monotone_in_the_horizon():
@@ -56,7 +56,7 @@ def test_the_posterior_mean_reaches_the_floor(arguments, grid):
     # Noise comes in pairs, so that the spread of the excess alone blurs the mean.
     pairs = errors.view(2, -1).mean(0)
     standard_error = pairs.std() / math.sqrt(len(pairs))
-    floor = data.optimum["test/mse"].value
+    floor = data.floors.bayes.mean()
     assert abs(errors.mean() - floor) < 4 * standard_error + 1e-4 * floor
 
 
@@ -129,15 +129,15 @@ def test_density_floors_of_a_known_phase_are_those_of_the_noise():
     normal = torch.distributions.Normal(0.0, 1.0)
     levels = torch.tensor([0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975])
     pinball = 0.2 * normal.log_prob(normal.icdf(levels)).exp().mean().item()
-    assert floors["crps"] == pytest.approx(0.2 / math.sqrt(math.pi), rel=1e-3)
-    assert floors["pinball"] == pytest.approx(pinball, rel=1e-3)
+    assert floors.crps == pytest.approx(0.2 / math.sqrt(math.pi), rel=1e-3)
+    assert floors.pinball == pytest.approx(pinball, rel=1e-3)
 
 
 def test_the_posterior_scores_what_its_floor_says():
     """Quantiles of the posterior, by sorting the grid's draws, on windows of the test."""
     data = SineDataModule(num_test=4000)
     test = data.split("test")
-    grid = data._clean(*data._grid(), data.window + 1)
+    grid = data.law.grid()
     past, ahead = grid[:, : data.window], grid[:, data.window]
     rows = torch.arange(0, 4000, 4)
     log = (test.x[rows, :, 0].double() @ past.T - 0.5 * past.square().sum(1)) / data.noise_std**2
@@ -148,4 +148,4 @@ def test_the_posterior_scores_what_its_floor_says():
     error = test.y[rows].double() - draws.quantile(levels, dim=1).T
     losses = torch.maximum(levels * error, (levels - 1) * error).mean(1)
     standard_error = losses.std().item() / math.sqrt(len(losses))
-    assert abs(losses.mean().item() - data.density_floors["pinball"]) < 4 * standard_error
+    assert abs(losses.mean().item() - data.density_floors.pinball) < 4 * standard_error
