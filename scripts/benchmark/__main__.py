@@ -26,8 +26,8 @@ faster.
 The rows beside `import torch` say where the time of a command goes: Lightning and torchmetrics, the
 classes of this project with what of those they need (less than Lightning alone, see
 `lit_models/training/startup.py`), reading the options, and then the whole command with data,
-checkpoint and the known optimum. The rows beside a bare LightningModule say how much of a tiny
-step is Lightning's own loop.
+checkpoint and the known optimum. The rows of a bare LightningModule say how much of a first step,
+and of a tiny one, is Lightning's own.
 
 | case | other / ours | range | ours / other | ours |
 |---|---:|---:|---:|---:|

@@ -1,5 +1,6 @@
 """From pressing return to an answer, and to the first optimizer step."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from scripts.benchmark.ratio import Ratio, compare, compare_seconds, print_cases
+from scripts.benchmark.ratio import Ratio, compare, compare_seconds, print_cases, timed
 
 _PLAIN = """
 import torch
@@ -21,6 +22,29 @@ x, y = next(iter(DataLoader(data, batch_size=128, shuffle=True)))
 optimizer.step()
 """
 
+# The same by a LightningModule with nothing around it: what no command of Lightning's is below.
+_BARE = """
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+class Bare(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net, self.head = torch.nn.LSTM(1, 64, batch_first=True), torch.nn.Linear(64, 1)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return (self.head(self.net(x)[0][:, -1]) - y).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=5e-3)
+
+data = TensorDataset(torch.randn(64000, 20, 1), torch.randn(64000, 1))
+off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+trainer = L.Trainer(max_steps=1, accelerator="cpu", enable_model_summary=False, **off)
+trainer.fit(Bare(), DataLoader(data, batch_size=128, shuffle=True))
+"""
 
 # What a command does before it fits, one after the other; each row holds those above it.
 _COMMAND = """
@@ -35,8 +59,14 @@ _STAGES = {
 }
 
 
+def _environment() -> dict[str, str]:
+    # An installed package is compiled already; a checkout may be forbidden to keep its modules.
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+
+
 def _run(*args: str) -> None:
-    subprocess.run([sys.executable, *args], check=True, capture_output=True)
+    command = [sys.executable, *args]
+    subprocess.run(command, check=True, capture_output=True, env=_environment())
 
 
 def _command(name: str) -> Ratio:
@@ -58,7 +88,8 @@ def _first_step_seconds() -> float:
         command = [sys.executable, "-m", "lit_models", "fit", *options]
         first = Path(folder) / "lstm" / "run" / "checkpoints" / "last.ckpt"
         start = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as fit:
+        pipe, env = subprocess.DEVNULL, _environment()
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=env) as fit:
             while not first.exists() and fit.poll() is None:
                 time.sleep(0.01)
             return time.perf_counter() - start
@@ -75,16 +106,17 @@ def _on_a_checkpoint(name: str, *options: str) -> Ratio:
 
 
 def _plain_seconds() -> float:
-    start = time.perf_counter()
-    _run("-c", _PLAIN)
-    return time.perf_counter() - start
+    return timed(lambda: _run("-c", _PLAIN))
 
 
 CASES: dict[str, Callable[[], Ratio]] = {
     "lit-models --help / python -c pass": lambda: _command("--help"),
     "lit-models list / python -c pass": lambda: _command("list"),
     "first step of lstm / plain script": lambda: compare_seconds(
-        _first_step_seconds, _plain_seconds, num_pairs=3
+        _first_step_seconds, _plain_seconds, num_pairs=5
+    ),
+    "first step, bare LightningModule / plain script": lambda: compare_seconds(
+        lambda: timed(lambda: _run("-c", _BARE)), _plain_seconds, num_pairs=5
     ),
     **{f"{name} / import torch": partial(_against_torch, *args) for name, args in _STAGES.items()},
     **{
