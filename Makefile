@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One thread per test worker, or they fight over the cores; three workers, since some tests wait.
+# One thread per test worker, or they fight over the cores.
 # Compiled modules are kept also where the environment says not to: each worker and process of a
 # test would compile them again.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg WANDB_MODE=disabled PYTHONDONTWRITEBYTECODE=
@@ -16,7 +16,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/lit-models fit --config lstm
 
 test: $(VENV)/.develop
-	$(TEST_ENV) $(BIN)/python -m pytest -n 3 --dist worksteal -q $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -q $(ARGS)
 
 # The lowest versions that pyproject.toml allows, in an environment of their own; what pip is to
 # choose itself: make lowest LEAVE=torch.
