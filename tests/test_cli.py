@@ -104,6 +104,16 @@ def test_best_and_last_take_the_options_of_their_run(fitted, capsys):
     assert "val/mse" in json.loads((fitted / "validate.json").read_text())["metrics"]
 
 
+def test_a_validation_works_out_no_test_score(fitted, monkeypatch):
+    """Optimum and rivals are scores of the test, and may take longer than the validation."""
+    worked_out = property(lambda data: pytest.fail("worked out"))
+    for name in ("optimum", "baseline", "rivals"):
+        monkeypatch.setattr("tiny.TinyDataModule." + name, worked_out)
+    assert main(["validate", "--config", CONFIG, "--ckpt_path", "last"]) == 0
+    results = json.loads((fitted / "validate.json").read_text())
+    assert results["optimum"] == results["baseline"] == results["rivals"] == {}
+
+
 def test_a_checkpoint_alone_is_enough(in_tmp):
     options = ["--model", "LitLinearRegression", "--data", "LinearDataModule"]
     options += ["--data.num_samples", "99", "--trainer.max_epochs", "1", "--run_id", "first"]

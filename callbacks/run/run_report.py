@@ -109,14 +109,17 @@ class RunReport(L.Callback):
         sys.stdout.write(self.table(folder) + "\n")
 
     def _collect(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Results:
+        validates = trainer.state.fn == "validate"
         metrics = {
             name: getattr(pl_module, "scores", {}).get(name, float(value))
             for name, value in trainer.callback_metrics.items()
-            if name.startswith(("test/", "val/") if trainer.state.fn == "validate" else "test/")
+            if name.startswith(("test/", "val/") if validates else "test/")
         }
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        # Test scores, as all that is published: a validation need not work them out.
+        known: Any = None if validates else datamodule
         self._references = {
-            kind: {k: v for k, v in getattr(datamodule, kind, {}).items() if k in metrics}
+            kind: {k: v for k, v in getattr(known, kind, {}).items() if k in metrics}
             for kind in ("optimum", "baseline")
         }
         optimum = {name: ref.value for name, ref in self._references["optimum"].items()}
@@ -130,7 +133,7 @@ class RunReport(L.Callback):
             "optimum": optimum,
             "baseline": {name: ref.value for name, ref in self._references["baseline"].items()},
             "excess": {name: metrics[name] - value for name, value in optimum.items()},
-            "rivals": _rivals((datamodule, pl_module), metrics),
+            "rivals": {} if validates else _rivals((datamodule, pl_module), metrics),
             "larger_is_better": sorted(self.larger_is_better & metrics.keys()),
             "series": getattr(pl_module, "scores_by_series", {}),
             "num_parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
