@@ -134,6 +134,7 @@ GRAPHS = {
 def test_two_processes_share_graphs(tmp_path, name):
     same = ["--config", "gcn", "--config", "cpu", *GRAPHS[name], "--runs_dir", str(tmp_path)]
     same += ["--trainer.precision", "64-true", "--trainer.enable_progress_bar", "false"]
+    same += ["--trainer.callbacks=[]"]  # no figures
     assert main(["fit", *same, "--trainer.max_epochs", "3", "--run_id", "one"]) == 0
     command(tmp_path, "fit", *same, "--trainer.max_epochs", "3", *TWO, "--run_id", "two", ranks=2)
     folders = [tmp_path / "gcn" / run for run in ("one", "two")]

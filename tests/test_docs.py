@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import inspect
 import json
 import re
 import runpy
@@ -18,6 +19,7 @@ from torch_geometric.data import Data
 
 from lit_models.__main__ import main
 from lit_models.command.arguments import prepare
+from lit_models.command.classes import named_class
 from lit_models.command.cli import build
 
 ROOT = Path(__file__).parent.parent
@@ -162,9 +164,9 @@ def known(words: list[str], options: list[str]) -> list[str]:
     if "--ckpt_path" in words:
         at = words.index("--ckpt_path")
         words = words[:at] + words[at + 2 :]
-    datamodule = build([*words[1:], "--wandb.mode", "disabled"]).datamodule
+    arguments = inspect.signature(named_class(prepare(words).classes["data"])).parameters
     pairs = zip(options[::2], options[1::2], strict=True)
-    return [w for key, value in pairs if hasattr(datamodule, key[7:]) for w in (key, value)]
+    return [w for key, value in pairs if key[7:] in arguments for w in (key, value)]
 
 
 def newest(word: str, folder: Path) -> str:

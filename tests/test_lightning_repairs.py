@@ -10,10 +10,12 @@ import math
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Union
 
 import lightning as L
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.plugins.precision import HalfPrecision
@@ -22,6 +24,7 @@ from tiny import LitTiny, TinyDataModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lit_models.command.cli import build
 from lit_models.training.lightning_repairs import (
     half_precision_inputs,
     hide_empty_hooks,
@@ -46,6 +49,22 @@ class Plain(L.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), fused=True)
+
+
+def test_one_batch_is_not_all_of_them(monkeypatch):
+    """Whoever wrote the same union first in this process, and in which order."""
+    hints = inspect.unwrap(L.Trainer.__init__).__annotations__
+    monkeypatch.setitem(hints, "limit_train_batches", Union[float, int, None])  # noqa: UP007
+    for text in ("1", "0.5"):
+        cli = build(["--config", "lstm", "--trainer.limit_train_batches", text])
+        assert repr(cli.trainer.limit_train_batches) == text
+
+
+def test_a_union_still_comes_in_the_order_of_another():
+    assert "limit_train_batches: Optional[Union[int, float]]" in inspect.getsource(L.Trainer)
+    parser = ArgumentParser()
+    parser.add_argument("--batches", type=Union[float, int, None])  # noqa: UP007
+    assert repr(parser.parse_args(["--batches", "1"]).batches) == "1.0"
 
 
 def loader():

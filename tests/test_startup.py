@@ -15,19 +15,24 @@ def run(code):
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
-def test_lightning_comes_without_what_torchmetrics_needs_for_a_few_scores():
+def test_a_run_imports_its_own_model_and_no_more():
+    """Neither what torchmetrics needs for a few scores, which is there for whoever asks."""
     assert (
         run("""
-        import sys
+        import os, sys
+        os.environ["WANDB_MODE"] = "disabled"
         from lit_models.training.startup import light_lightning
         with light_lightning():
             import lightning
         assert not {"scipy.signal", "pandas", "transformers"} & set(sys.modules)
+        from lit_models.command.cli import build
+        cli = build(["--config", "lstm", "--trainer.accelerator", "cpu"])
+        print(type(cli.model).__name__, {"torch_geometric", "wandb"} & set(sys.modules))
         import scipy.signal
         from scipy.signal.windows import hamming
         print(len(scipy.signal.lfilter([1.0], [1.0], [1.0, 2.0])), len(hamming(3)))
         """)
-        == "2 3\n"
+        == "LitRecurrentForecaster set()\n2 3\n"
     )
 
 
@@ -47,19 +52,6 @@ def test_a_run_starts_without_the_job_launcher(tmp_path):
         print(StagedLaunchInputs.__module__)
         """)
         == "wandb.sdk.launch.inputs.internal\n"
-    )
-
-
-def test_a_run_imports_its_own_model_alone():
-    assert (
-        run("""
-        import os, sys
-        os.environ["WANDB_MODE"] = "disabled"
-        from lit_models.command.cli import build
-        cli = build(["--config", "lstm", "--trainer.accelerator", "cpu"])
-        print(type(cli.model).__name__, {"torch_geometric", "wandb"} & set(sys.modules))
-        """)
-        == "LitRecurrentForecaster set()\n"
     )
 
 

@@ -33,7 +33,7 @@ class GradientFlow(FigureCallback):
         num_windows: Windows to average over, at most.
     """
 
-    def __init__(self, num_windows: int = 512) -> None:
+    def __init__(self, num_windows: int = 128) -> None:
         self.num_windows = num_windows
         self._rows: list[dict[str, Any]] = []
 

@@ -56,7 +56,7 @@ from lit_models.command.run_folder import (
     new_run_id,
 )
 from lit_models.command.trust import check_calls, denied, restricted_imports
-from lit_models.training.lightning_repairs import Unprofiled, hide_empty_hooks
+from lit_models.training.lightning_repairs import Unprofiled, count_before_share, hide_empty_hooks
 from lit_models.training.sharding import check_shared
 from lit_models.weights.checkpoints import (
     WholeCheckpointIO,
@@ -97,6 +97,7 @@ class LitCLI(LightningCLI):
         self.run_dir, path = Path(), command_line.checkpoint
         self.checkpoint = None if path is None else read_checkpoint(path)
         self._knows_checkpoint = False
+        count_before_share()
         with restricted_imports(command_line.found, command_line.trusted):
             super().__init__(
                 model_class=L.LightningModule,
@@ -285,8 +286,7 @@ class LitCLI(LightningCLI):
             seed=int(config["seed_everything"]),
             command=shlex.join(["lit-models", *self.command_line.given]),
             git_commit=git_commit(),
-            # An editable install's own metadata would say what it was when it was installed.
-            versions={"lit-models": __version__, **versions()},
+            versions={"lit-models": __version__, **versions()},  # an install may name an older one
         )
         facts = {name: getattr(self.report, name) for name in ("git_commit", "versions", "command")}
         own.append(RunConfig(self._parser(self.subcommand), config, facts))

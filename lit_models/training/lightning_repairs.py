@@ -7,10 +7,13 @@ command: so they stand here, below both. A test of each fails once Lightning nee
 W&B, is repaired in :mod:`lit_models.training.startup`.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from functools import reduce
+from operator import or_
+from typing import Any, get_args
 
 import lightning as L
 import torch
@@ -39,6 +42,20 @@ class RunWandbLogger(WandbLogger):
         """The W&B run, started at the first call."""
         with light_wandb():
             return super().experiment
+
+
+def count_before_share() -> None:
+    """Lets the Trainer's options that are a count or a share of batches read ``1`` as one batch.
+
+    For :mod:`typing`, ``Optional[Union[int, float]]`` and ``Optional[Union[float, int]]`` are one
+    object, in the order of whoever wrote it first in this process. Where that was scikit-learn,
+    the parser tries the share first, and 1.0 are all batches.
+    """
+    hints = inspect.unwrap(L.Trainer.__init__).__annotations__
+    for name, hint in hints.items():
+        kinds = get_args(hint)
+        if int in kinds and float in kinds:
+            hints[name] = reduce(or_, sorted(kinds, key=lambda kind: kind is not int))
 
 
 class Unprofiled(PassThroughProfiler):

@@ -108,7 +108,8 @@ def plain_seconds(
     else:
         for group in optimizer.param_groups:  # torch's default
             group["fused"] = None
-        data, size = cli.datamodule.split("train"), cli.datamodule.batch_size
+        data = cli.datamodule.split("train")
+        size = min(cli.datamodule.batch_size, len(data[0]))
         given = {name: field for name, field in data._asdict().items() if field is not None}
         table = DataLoader(TensorDataset(*given.values()), size, shuffle=True, drop_last=True)
         rows = chain.from_iterable(repeat(table))
