@@ -10,6 +10,7 @@ from types import FrameType
 
 USAGE = """\
 usage: lit-models COMMAND [--config NAME_OR_FILE ...] [--OPTION VALUE ...]
+       lit-models --version
 
 commands:
   fit        train, then test the best checkpoint and print it against the optimum
@@ -89,6 +90,11 @@ def _dispatch(argv: list[str]) -> int:
     command = argv[0] if argv else "--help"
     if command in ("-h", "--help"):
         sys.stdout.write(USAGE + "\n")
+        return 0
+    if command == "--version":
+        from lit_models import __version__
+
+        sys.stdout.write(f"lit-models {__version__}\n")
         return 0
     if command in LIGHT:
         from lit_models.command.answers import answer

@@ -10,6 +10,7 @@ import pytest
 
 import datamodules
 import lit_models
+from lit_models.__main__ import main
 from lit_models.command.classes import arguments_of
 from lit_models.command.early import refusal
 from lit_models.command.signatures import source_arguments, trainer_arguments
@@ -102,3 +103,8 @@ def test_torch_is_not_imported_for_what_stands_for_nothing(tmp_path):
 )
 def test_what_the_parser_may_take_is_left_to_it(line):
     assert refusal(["fit", *line]) is None
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lit-models {lit_models.__version__}\n"
