@@ -126,3 +126,22 @@ def test_trains_in_half_precision(runs, precision):
 def test_predictions_are_whole_and_ordered(runs):
     tables = [pd.read_csv(path) for path in (runs / "one.csv", predictions(runs))]
     pd.testing.assert_frame_equal(*tables, rtol=1e-6, atol=1e-6)
+
+
+def test_a_model_of_one_part_draws_its_figures(tmp_path):
+    """An evaluation leaves its weights whole, and no other module says that they are shared."""
+    same = ["fit", "--config", "linear_regression", "--config", "cpu", _DOUBLE]
+    same += [
+        "--data.num_samples=53",
+        "--trainer.max_epochs=1",
+        "--trainer.enable_progress_bar=false",
+    ]
+    where = ["--runs_dir", str(tmp_path), "--run_id"]
+    assert main([*same, *where, "one"]) == 0
+    sharded(tmp_path, [*same, *where, "two"])
+    folders = [tmp_path / "linear_regression" / each for each in ("one", "two")]
+    weights = [outcome(folder)[1] for folder in folders]
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], rtol=0, atol=1e-10, msg=key)
+    figures = [sorted(path.name for path in folder.glob("figures/*")) for folder in folders]
+    assert figures[0] == figures[1] != []

@@ -15,8 +15,9 @@ def takes_part(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
 
 
 def is_shared(model: nn.Module) -> bool:
-    """Whether the processes hold parts of the weights."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    """Whether the processes hold parts of the weights, which an evaluation may leave whole."""
+    parts = any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return parts or isinstance(model, FSDPModule)
 
 
 @contextmanager
