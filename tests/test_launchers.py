@@ -224,7 +224,7 @@ def test_a_requeued_slurm_job_goes_on(tmp_path, alone, cluster):
     assert (tmp_path / "requeued").read_text() == f"requeue {cluster['SLURM_JOB_ID']}\n"
     assert 0 < torch.load(last, weights_only=True)["global_step"] < 18
 
-    again = shell(*words, "--trainer.callbacks=null", cwd=tmp_path, **cluster)
+    again = shell(*words, *slow, cwd=tmp_path, **cluster)
     assert again.returncode == 0, again.stderr
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == [folder.name]
     assert_equal(alone, outcome(folder))

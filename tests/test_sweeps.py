@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from forked import command
+from forked import run as run_command
 from test_contract import small
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 from wandb_files import of_type, records
@@ -314,11 +314,10 @@ def test_workers_take_turns_on_the_accelerators():
 
 
 @pytest.mark.slow
-def test_a_run_of_an_agent_has_the_agent_s_id(in_tmp, monkeypatch):
+def test_a_run_of_an_agent_has_the_agent_s_id(in_tmp):
     """In a process of its own, as the agent starts it: wandb reads these variables once."""
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_RUN_ID", "k3x9")
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sw1")
-    command(in_tmp, "fit", "--config", TINY, "--trainer.max_epochs", "1")
+    line = ["fit", "--config", TINY, "--trainer.max_epochs", "1", "--runs_dir", str(in_tmp)]
+    agent = {"WANDB_MODE": "offline", "WANDB_RUN_ID": "k3x9", "WANDB_SWEEP_ID": "sw1"}
+    assert run_command(in_tmp, *line, **agent).returncode == 0
     (run,) = of_type(records(in_tmp / "tiny/k3x9"), "run")
     assert (run.run_id, run.sweep_id) == ("k3x9", "sw1")
