@@ -101,9 +101,12 @@ def test_two_processes_equal_one(on_two_ranks, name, strategy):
     assert list(weights[0]) == list(weights[1])
     for key, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][key], rtol=0, atol=1e-10, msg=key)
+    # Rows that are equally uncertain but for rounding change places; before Laplace's covariance is
+    # known, all of a validation are.
     for key, value in results[0]["metrics"].items():
-        # Rows that are equally uncertain but for rounding change places.
         rel = 1e-3 if key == "test/aurc" else 1e-6
-        assert results[1]["metrics"][key] == pytest.approx(value, rel=rel, nan_ok=True), key
-    logs = [pd.read_csv(folder / "metrics.csv") for folder in folders]
+        wanted = None if value is None else pytest.approx(value, rel=rel)  # undefined on both
+        assert results[1]["metrics"][key] == wanted, key
+    tables = [pd.read_csv(folder / "metrics.csv") for folder in folders]
+    logs = [table.drop(columns="val/aurc", errors="ignore") for table in tables]
     pd.testing.assert_frame_equal(logs[0], logs[1], rtol=1e-6)
