@@ -15,6 +15,7 @@ from lit_models.bayesian_mlp import BayesianLinear
 from scripts.benchmark.ratio import Ratio, compare, print_cases
 
 _NUM_DRAWS = 100
+_ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
 class _DrawingLinear(nn.Module):
@@ -35,10 +36,11 @@ class _DrawingLinear(nn.Module):
 def bayesian_mlp(num_rows: int) -> Ratio:
     """The network of the experiment, 1-20-20-1."""
     model = LitBayesianMLP(1, 1, 100, hidden_sizes=[20, 20], noise_std=0.2, num_draws=_NUM_DRAWS)
+    activation = _ACTIVATIONS[model.net.activation]
     layers: list[nn.Module] = []
     for layer in model.net.layers:
         assert isinstance(layer, BayesianLinear)
-        layers += [_DrawingLinear(layer), nn.ReLU()]
+        layers += [_DrawingLinear(layer), activation()]
     return _against_loop(model, nn.Sequential(*layers[:-1]), num_rows)
 
 
@@ -46,9 +48,10 @@ def bayesian_mlp(num_rows: int) -> Ratio:
 def mc_dropout(num_rows: int) -> Ratio:
     """The network of the experiment, 1-64-64-1, one mask per network."""
     model = LitMCDropoutMLP(1, 1, 100, hidden_sizes=[64, 64], tau=25.0, num_draws=_NUM_DRAWS)
+    activation = _ACTIVATIONS[model.net.activation]
     layers: list[nn.Module] = []
     for layer in model.net.layers:
-        layers += [layer, nn.ReLU(), nn.Dropout(0.1)]
+        layers += [layer, activation(), nn.Dropout(0.1)]
     return _against_loop(model, nn.Sequential(*layers[:-2]), num_rows)
 
 
