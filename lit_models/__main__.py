@@ -91,12 +91,7 @@ def _dispatch(argv: list[str]) -> int:
     if command in ("-h", "--help"):
         sys.stdout.write(USAGE + "\n")
         return 0
-    if command == "--version":
-        from lit_models import __version__
-
-        sys.stdout.write(f"lit-models {__version__}\n")
-        return 0
-    if command in LIGHT:
+    if command in (*LIGHT, "--version"):
         from lit_models.command.answers import answer
 
         return answer(command, argv[1:], (*COMMANDS, *LIGHT))

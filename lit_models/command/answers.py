@@ -1,4 +1,4 @@
-"""Commands that are answered from files alone, and help; none needs Lightning's Trainer."""
+"""Commands that are answered from files alone, help and version; none needs the Trainer."""
 
 import sys
 from collections.abc import Sequence
@@ -21,6 +21,10 @@ def answer(command: str, argv: list[str], commands: Sequence[str] = ()) -> int:
             from lit_models.command.completion import completion
 
             text = completion(argv, commands)
+        elif command == "--version":
+            from lit_models import __version__
+
+            text = f"lit-models {__version__}"
         elif command == "help":
             from lit_models.command.help import short_help
 
