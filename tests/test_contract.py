@@ -13,6 +13,7 @@ from helpers import fit
 import lit_models
 from datamodules.loading.loader import TensorLoader, take
 from lit_models.command.catalog import describe, experiments, load_yaml
+from lit_models.command.classes import class_arguments
 from lit_models.command.cli import build
 
 # Arguments of datamodules that shrink their data, where they have them.
@@ -35,10 +36,7 @@ FIRST_LOSSES: dict[str, float] = {}
 
 
 def small(name: str) -> list[str]:
-    class_path = load_yaml(experiments()[name])["data"]["class_path"]
-    package, _, class_name = class_path.rpartition(".")
-    data_class = getattr(__import__(package, fromlist=[class_name]), class_name)
-    known = inspect.signature(data_class).parameters
+    known = class_arguments(load_yaml(experiments()[name])["data"]["class_path"])
     options = [f"--data.{key}={value}" for key, value in SMALL.items() if key in known]
     return ["--config", "cpu", *options, "--trainer.enable_progress_bar", "false"]
 

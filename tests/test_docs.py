@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import inspect
 import json
 import re
 import runpy
@@ -19,7 +18,7 @@ from torch_geometric.data import Data
 
 from lit_models.__main__ import main
 from lit_models.command.arguments import prepare
-from lit_models.command.classes import named_class
+from lit_models.command.classes import class_arguments
 from lit_models.command.cli import build
 
 ROOT = Path(__file__).parent.parent
@@ -164,7 +163,7 @@ def known(words: list[str], options: list[str]) -> list[str]:
     if "--ckpt_path" in words:
         at = words.index("--ckpt_path")
         words = words[:at] + words[at + 2 :]
-    arguments = inspect.signature(named_class(prepare(words).classes["data"])).parameters
+    arguments = class_arguments(prepare(words).classes["data"])
     pairs = zip(options[::2], options[1::2], strict=True)
     return [w for key, value in pairs if key[7:] in arguments for w in (key, value)]
 

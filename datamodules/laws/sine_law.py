@@ -87,15 +87,14 @@ class SineLaw:
         points = torch.cartesian_prod(frequency.double(), phase.double())
         return self.clean(points[:, 0], points[:, 1], self.window + self.horizon)
 
-    def windows(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    def windows(self, grid: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
         """Noisy windows of points of the grid, ``(W, T)``, and the noise's variances, ``(T,)``."""
-        past = self.grid()[:, : self.window]
         generator = torch.Generator().manual_seed(seed)
-        rows = torch.randint(len(past), (count,), generator=generator)
+        rows = torch.randint(len(grid), (count,), generator=generator)
         variance = torch.full((self.window,), self.noise_std**2, dtype=torch.float64)
         variance[0] += self.covariate_effect**2
         noise = torch.randn(count, self.window, generator=generator, dtype=torch.float64)
-        return past[rows] + noise * variance.sqrt(), variance
+        return grid[rows, : self.window] + noise * variance.sqrt(), variance
 
 
 @lru_cache(maxsize=16)
@@ -106,16 +105,16 @@ def error_floors(law: SineLaw, seed: int) -> Floors:
     unseen[1:] += law.covariate_effect**2  # the input behind step T + 1 is in the window
     extra = law.noise_std**2 + law.covariate_effect**2
     return Floors(
-        bayes=_posterior_variance(law, seed) + unseen,
+        bayes=_posterior_variance(law, grid, seed) + unseen,
         linear=_linear_error(grid, law.window, extra),
         persistence=_persistence_error(grid, law.window, extra),
     )
 
 
-def _posterior_variance(law: SineLaw, seed: int) -> Tensor:
+def _posterior_variance(law: SineLaw, grid: Tensor, seed: int) -> Tensor:
     """Expected posterior variance of the sine per step ahead, ``(H,)``."""
-    past, future = law.grid().tensor_split([law.window], dim=1)
-    windows, variance = law.windows(40_000 if len(past) < 10_000 else 10_000, seed)
+    past, future = grid.tensor_split([law.window], dim=1)
+    windows, variance = law.windows(grid, 40_000 if len(grid) < 10_000 else 10_000, seed)
     moments = torch.cat([future, future.square()], dim=1)
     norms = (past.square() / variance).sum(1)
     total = torch.zeros(law.horizon, dtype=torch.float64)
@@ -151,9 +150,10 @@ def density_floors(law: SineLaw, seed: int) -> DensityFloors:
     :math:`\tau (m - q) + \int_{-\infty}^q F`, averaged over the levels of the quantile heads.
     Clean values are put on a fine grid first, split between the two nearest points.
     """
-    past, future = law.grid().tensor_split([law.window], dim=1)
+    grid = law.grid()
+    past, future = grid.tensor_split([law.window], dim=1)
     count = max(4000 // law.horizon, 200)
-    windows, variance = law.windows(count, seed)
+    windows, variance = law.windows(grid, count, seed)
     scores = torch.zeros(2, dtype=torch.float64)
     for chunk in torch.split(windows, 1000):
         log_likelihood = (chunk / variance) @ past.T - 0.5 * (past.square() / variance).sum(1)

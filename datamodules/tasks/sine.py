@@ -1,7 +1,7 @@
 """Noisy sine windows with the exact Bayes forecast, see :mod:`datamodules.laws.sine_law`."""
 
 import math
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -131,12 +131,12 @@ class SineDataModule(LitDataModule[SeriesBatch]):
             y += paired_noise(count, steps, self.noise_std, generator)
         return SeriesBatch(x, y.to(x.dtype))
 
-    @cached_property
+    @property
     def floors(self) -> Floors:
         """Errors of three predictors per step ahead."""
         return error_floors(self.law, split_seed(self.seed, "floors"))
 
-    @cached_property
+    @property
     def density_floors(self) -> DensityFloors:
         """Scores of the exact posterior predictive density, averaged over the horizon."""
         return density_floors(self.law, split_seed(self.seed, "density"))

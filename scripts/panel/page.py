@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.panel.entries import Entry
-from scripts.panel.fits import add_up
+from scripts.panel.fits import Row, add_up
 
 _SHOWN = ("friedman1", "diamonds", "m4_hourly_60", "chickenpox", "cora", "tinyshakespeare")
 _HEAD = """# Real files beside their rivals
@@ -44,7 +44,7 @@ def render(
             continue
         row = add_up(entry, done)
         ratios.append(round(row.ratio, 3))  # an accuracy in float32 may miss its equal
-        name, *cells = _cells(entry, done)
+        name, *cells = _cells(entry, row, len(done))
         costs = [f"{row.cpu_seconds:.0f}", f"{row.memory_mb:.0f}"]
         table.append(f"| {' | '.join([name, _rows(entry, data), *cells, *costs])} |")
         details += _detail(entry, row.rivals, len(done), done[0])
@@ -60,17 +60,17 @@ def readme_rows(records: Sequence[tuple[Entry, Sequence[Mapping[str, Any]]]]) ->
     found = {entry.name: (entry, done) for entry, done in records}
     rows = []
     for entry, done in (found[name] for name in _SHOWN if name in found):
-        name, *cells = _cells(entry, [record for record in done if not record["error"]])
+        ended = [record for record in done if not record["error"]]
+        name, *cells = _cells(entry, add_up(entry, ended), len(ended))
         pairs = itertools.pairwise(entry.args)
         configs = " ".join(f"{flag} {value}" for flag, value in pairs if flag == "--config")
         rows.append(f"| {' | '.join([name, f'`fit {configs} ...`', *cells])} |")
     return rows
 
 
-def _cells(entry: Entry, done: Sequence[Mapping[str, Any]]) -> list[str]:
+def _cells(entry: Entry, row: Row, num_seeds: int) -> list[str]:
     """Name, metric, score, best rival and ratio, as both tables show them."""
-    row = add_up(entry, done)
-    score = f"{row.score:.5g}" + (f" ± {row.spread:.2g}" if len(done) > 1 else "")
+    score = f"{row.score:.5g}" + (f" ± {row.spread:.2g}" if num_seeds > 1 else "")
     rival = f"{row.rivals[row.best]:.5g} {row.best}"
     metric = entry.metric.removeprefix("test/")
     return [f"`{entry.name}`", metric, score, rival, f"{row.ratio:.3f}"]
